@@ -1,0 +1,1 @@
+//! The node: control plane, data plane and the roles of the one executable.

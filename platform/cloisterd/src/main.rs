@@ -1,0 +1,2 @@
+//! The daemon as an executable of its own.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The control plane: metadata store, artifacts, deploy engine, admin API.

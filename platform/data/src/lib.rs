@@ -1,0 +1,1 @@
+//! The data plane: router, sandbox pool, rings to the guests, egress.

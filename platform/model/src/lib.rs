@@ -1,0 +1,1 @@
+//! Names, limits and API types that every part of the platform shares.

@@ -1,0 +1,1 @@
+//! Compiles a component into the artifact that a guest runs, in a process of its own.

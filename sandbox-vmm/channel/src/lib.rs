@@ -1,0 +1,1 @@
+//! The socket between daemon and worker: messages with descriptors.

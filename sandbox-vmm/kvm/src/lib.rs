@@ -1,0 +1,1 @@
+//! The unsafe fence over KVM: virtual machines, memory slots, virtual processors, kicks.

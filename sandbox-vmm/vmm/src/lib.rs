@@ -1,0 +1,1 @@
+//! Builds and runs one microVM: boot image, page tables, exits, deadlines.

@@ -1,0 +1,2 @@
+//! The executable `cloister`.
+fn main() {}

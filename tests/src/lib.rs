@@ -1,0 +1,1 @@
+//! Tests of the whole node against the real thing, and its benchmarks.
