@@ -1,0 +1,45 @@
+//! The boot page: how the VMM and the guest runtime greet each other. One page at [`crate::layout::BOOT`].
+
+/// Offsets in bytes of the 64-bit fields of the boot page. The VMM reads the guest's fields as it would any other
+/// hostile input: they can only mislead it about this guest.
+pub mod field {
+    /// [`crate::VERSION`] of the VMM. Written by the VMM.
+    pub const VERSION: u64 = 0x00;
+    /// Bytes of the artifact. VMM.
+    pub const ARTIFACT_LEN: u64 = 0x08;
+    /// Bytes of the encoded configuration. VMM.
+    pub const CONFIG_LEN: u64 = 0x10;
+    /// Bytes of RAM. VMM.
+    pub const RAM_LEN: u64 = 0x18;
+    /// Frequency of the time stamp counter in kHz. VMM.
+    pub const TSC_KHZ: u64 = 0x20;
+    /// Wall clock, nanoseconds since 1970, at the moment of the last entry after [`crate::port::SLEEP`] or
+    /// [`crate::port::CLOCK`]. VMM.
+    pub const WALL_NS: u64 = 0x28;
+    /// 32 bytes of the host's randomness. VMM; the guest wipes them once read.
+    pub const SEED: u64 = 0x30;
+    /// First unused byte behind the runtime's image. VMM.
+    pub const RUNTIME_END: u64 = 0x50;
+    /// End of the runtime's read-only and executable part, page-aligned. VMM.
+    pub const TEXT_END: u64 = 0x58;
+
+    /// First argument of a port call. Guest.
+    pub const ARG0: u64 = 0x100;
+    /// Second argument of a port call. Guest.
+    pub const ARG1: u64 = 0x108;
+    /// Start of the wasm code; a kick that lands there is handed to [`PREEMPT_ENTRY`]. Guest.
+    pub const WASM_START: u64 = 0x110;
+    /// End of the wasm code. Guest.
+    pub const WASM_END: u64 = 0x118;
+    /// Where the VMM lets the guest continue after a kick in wasm code. Guest.
+    pub const PREEMPT_ENTRY: u64 = 0x120;
+    /// Counts changes of the running request, so that a watcher can see whether one holds the processor. Guest.
+    pub const SLICE: u64 = 0x128;
+    /// Traps so far. Guest; for statistics only.
+    pub const TRAPS: u64 = 0x130;
+    /// Requests served so far. Guest; for statistics only.
+    pub const REQUESTS: u64 = 0x138;
+
+    /// The instruction pointer that a kick interrupted. VMM.
+    pub const PREEMPT_RIP: u64 = 0x200;
+}
