@@ -1,1 +1,45 @@
 //! Names, limits and API types that every part of the platform shares.
+//!
+//! The admin API, the store, the data plane and the client all speak in these types, so a value that exists is a
+//! value that was checked: a [`AppName`] is a DNS label, an [`AllowHost`] is a host that can be compared.
+//!
+//! # Invariants
+//! - No input or output here, no clock, no network: plain data and the rules that make it valid.
+//! - Every type that comes from outside is checked by its `FromStr`, its `Deserialize` or its `check`, and the error
+//!   says what a valid value looks like.
+//! - JSON objects that come from outside refuse unknown fields.
+//!
+//! # Map
+//! | module | what |
+//! |---|---|
+//! | [`name`] | tenant and app names, deployment numbers, the host name that an app answers to |
+//! | [`digest`] | the digest of a component |
+//! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
+//! | [`env`] | environment variables of a deployment |
+//! | [`limits`] | what a request and a VM may use |
+//! | [`api`] | tenants, apps, deployments as the admin API gives them |
+//! | [`status`] | what the node is doing: VMs and workers |
+//! | [`log`] | a line that a component wrote |
+//! | [`problem`] | RFC 9457 errors |
+
+#![forbid(unsafe_code)]
+
+pub mod allow_host;
+pub mod api;
+pub mod digest;
+pub mod env;
+pub mod limits;
+pub mod log;
+pub mod name;
+pub mod problem;
+pub mod status;
+
+pub use allow_host::{AllowHost, AllowHostError};
+pub use api::{App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant};
+pub use digest::{Digest, DigestError};
+pub use env::{EnvError, EnvVar};
+pub use limits::{LimitError, Limits};
+pub use log::{LogLine, LogStream};
+pub use name::{AppName, DeploymentId, NameError, TenantName};
+pub use problem::Problem;
+pub use status::{Status, VmState, VmStatus, WorkerStatus};

@@ -1,0 +1,196 @@
+//! Tenants, apps and deployments, as the admin API takes and gives them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, TenantName};
+
+/// Most entries that a deployment's list of allowed hosts may have.
+pub const MAX_ALLOW_HOSTS: usize = 256;
+
+/// A list, as every listing answers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List<T> {
+    /// What was asked for, in a stable order.
+    pub items: Vec<T>,
+}
+
+/// `GET /healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Version of the node.
+    pub version: String,
+}
+
+/// Where a node listens: the content of `endpoints.json` in its data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The address that serves the apps, `IP:PORT`.
+    pub listen: std::net::SocketAddr,
+    /// The address of the admin API, `IP:PORT`.
+    pub admin: std::net::SocketAddr,
+}
+
+/// A tenant: whose apps share a worker process and nothing else with anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its name.
+    pub tenant: TenantName,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// How many apps it has.
+    pub apps: u64,
+}
+
+/// An app: a name that deployments follow each other under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// The tenant that it belongs to.
+    pub tenant: TenantName,
+    /// Its name.
+    pub app: AppName,
+    /// The deployment that answers its requests.
+    pub deployment: DeploymentId,
+    /// The component of that deployment.
+    pub digest: Digest,
+    /// The URL that a client on the node's host uses.
+    pub url: String,
+    /// When its first deployment was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When the deployment that answers was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deployed_at: OffsetDateTime,
+    /// How many deployments it has.
+    pub deployments: u64,
+}
+
+/// A deployment: a component with all that it runs with. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The tenant that it belongs to.
+    pub tenant: TenantName,
+    /// The app that it is of.
+    pub app: AppName,
+    /// Its number within the app.
+    pub deployment: DeploymentId,
+    /// Its component.
+    pub digest: Digest,
+    /// The URL that a client on the node's host uses to reach the app.
+    pub url: String,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it is the one that answers requests.
+    pub active: bool,
+    /// Names of its environment variables. The values are not given back: they may be secrets.
+    pub env: Vec<String>,
+    /// Hosts that it may call.
+    pub allow_hosts: Vec<AllowHost>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// What an upload answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentUpload {
+    /// What the component is called from now on.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why the content of a [`DeployRequest`] is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeployRequestError {
+    /// The environment.
+    #[error("env: {0}")]
+    Env(EnvError),
+    /// A limit.
+    #[error("limits: {0}")]
+    Limits(LimitError),
+    /// Too many hosts.
+    #[error("allow_hosts has {0} entries, at most {MAX_ALLOW_HOSTS} are possible")]
+    AllowHosts(usize),
+}
+
+/// What is to be deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// A component that this tenant has uploaded.
+    pub digest: Digest,
+    /// Environment variables. None by default.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Hosts that the component may call. None by default.
+    #[serde(default)]
+    pub allow_hosts: Vec<AllowHost>,
+    /// Limits. The defaults where they are left out.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl DeployRequest {
+    /// A request with no variables, no allowed hosts and the default limits.
+    #[must_use]
+    pub fn new(digest: Digest) -> Self {
+        Self {
+            digest,
+            env: BTreeMap::new(),
+            allow_hosts: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), DeployRequestError> {
+        crate::env::check(&self.env).map_err(DeployRequestError::Env)?;
+        self.limits.check().map_err(DeployRequestError::Limits)?;
+        match self.allow_hosts.len() {
+            0..=MAX_ALLOW_HOSTS => Ok(()),
+            more => Err(DeployRequestError::AllowHosts(more)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deploy_request_needs_a_digest_only() {
+        let digest = Digest::from_sha256([1; 32]);
+        let text = format!(r#"{{"digest":"{digest}"}}"#);
+        assert_eq!(
+            serde_json::from_str::<DeployRequest>(&text).unwrap(),
+            DeployRequest::new(digest)
+        );
+        let text = format!(r#"{{"digest":"{digest}","colour":1}}"#);
+        let error = serde_json::from_str::<DeployRequest>(&text)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("colour"), "{error}");
+    }
+
+    #[test]
+    fn a_deploy_request_is_checked() {
+        let mut request = DeployRequest::new(Digest::from_sha256([1; 32]));
+        assert_eq!(request.check(), Ok(()));
+        request.limits.cpu_ms = 0;
+        assert!(matches!(
+            request.check(),
+            Err(DeployRequestError::Limits(_))
+        ));
+        request.env.insert("a=b".to_owned(), String::new());
+        assert!(matches!(request.check(), Err(DeployRequestError::Env(_))));
+    }
+}

@@ -1,0 +1,68 @@
+//! What the node is doing: the answer of `GET /v1/status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, DeploymentId, TenantName};
+
+/// The node as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the node.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Version of wasmtime that runs in the VMs.
+    pub wasmtime: String,
+    /// Every VM.
+    pub vms: Vec<VmStatus>,
+    /// Every worker process.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// How a VM is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// It boots and loads its component.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It broke and is being restored.
+    Lost,
+    /// It was taken down.
+    Stopped,
+}
+
+/// One VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// The tenant that it belongs to.
+    pub tenant: TenantName,
+    /// The app that it serves.
+    pub app: AppName,
+    /// The deployment that it serves.
+    pub deployment: DeploymentId,
+    /// How it is.
+    pub state: VmState,
+    /// Requests that it has answered.
+    pub requests: u64,
+    /// Requests that ended in a trap.
+    pub traps: u64,
+    /// Times that it was built anew.
+    pub restores: u64,
+    /// Exits from the VM to the VMM.
+    pub exits: u64,
+    /// Memory that it has resident, in bytes.
+    pub resident_bytes: u64,
+}
+
+/// One worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The tenant whose VMs it holds.
+    pub tenant: TenantName,
+    /// Its process id; none while it is being restarted.
+    pub pid: Option<u32>,
+    /// Times that it was restarted.
+    pub restarts: u64,
+}
