@@ -204,7 +204,7 @@ pub mod reset {
     /// `HTTP-response-timeout`.
     pub const HTTP_RESPONSE_TIMEOUT: u32 = 33;
     /// `HTTP-protocol-error`.
-    pub const HTTP_PROTOCOL_ERROR: u32 = 36;
+    pub const HTTP_PROTOCOL_ERROR: u32 = 35;
     /// `internal-error`.
     pub const INTERNAL_ERROR: u32 = 38;
 

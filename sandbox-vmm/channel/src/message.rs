@@ -1,0 +1,80 @@
+//! What daemon and worker say to each other.
+
+use serde::{Deserialize, Serialize};
+
+/// A microVM's number, given by the daemon and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VmId(pub u64);
+
+/// Daemon to worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum Command {
+    /// Make a VM and run it. Descriptors, in this order: the artifact (a file, read-only), the rings' memory (a sealed
+    /// memfd), the eventfd that wakes the guest, the eventfd that the guest's doorbell writes.
+    CreateVm {
+        /// Its number.
+        vm: VmId,
+        /// Bytes of RAM.
+        memory: u64,
+        /// The guest's configuration as `sandbox-abi` encodes it; the worker hands it on unread.
+        config: Vec<u8>,
+    },
+    /// End a VM and free what it held. Answered by [`Event::Stopped`].
+    StopVm {
+        /// Its number.
+        vm: VmId,
+    },
+    /// Ask for [`Event::Stats`].
+    Stats,
+}
+
+/// Worker to daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum Event {
+    /// The VM runs; the guest itself says on its ring when it is ready.
+    Started {
+        /// Its number.
+        vm: VmId,
+        /// Microseconds from the command until the first entry into the guest.
+        setup_us: u64,
+    },
+    /// The VM is gone, by its own fault or the machine's. Everything it held is freed.
+    Lost {
+        /// Its number.
+        vm: VmId,
+        /// Why, for humans; may quote the guest.
+        reason: String,
+    },
+    /// The VM is gone as it was told to.
+    Stopped {
+        /// Its number.
+        vm: VmId,
+    },
+    /// A line that the guest's runtime wrote for the operator.
+    Debug {
+        /// Its number.
+        vm: VmId,
+        /// The line, at most 8 KiB.
+        line: String,
+    },
+    /// One entry for each VM.
+    Stats {
+        /// The entries.
+        vms: Vec<VmStats>,
+    },
+}
+
+/// What a worker knows of a VM.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct VmStats {
+    /// Its number.
+    pub vm: VmId,
+    /// Exits to the VMM since it was made.
+    pub exits: u64,
+    /// Kicks that found wasm code running.
+    pub preemptions: u64,
+    /// Bytes of the VM's RAM and system slot that are resident.
+    pub resident: u64,
+}

@@ -1,0 +1,161 @@
+//! One end of the socket.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, SocketType,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+
+/// Most descriptors in one message.
+pub const MAX_FDS: usize = 4;
+/// Most bytes in one message: a configuration of 1 MiB, as JSON numbers.
+pub const MAX_MESSAGE: usize = 8 << 20;
+/// Kernel buffer asked for; the kernel grants what `net.core.wmem_max` allows unless the process is privileged.
+const BUFFER: usize = MAX_MESSAGE;
+
+/// A message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Longer than [`MAX_MESSAGE`], or than the kernel takes in one packet.
+    #[error("a message of {0} bytes is too long for the worker's socket")]
+    TooLong(usize),
+    /// It has no form in JSON.
+    #[error("cannot encode a message")]
+    Encode(#[source] serde_json::Error),
+    /// The other end is gone, or the kernel refused.
+    #[error("cannot send a message")]
+    Kernel(#[source] Errno),
+}
+
+/// A message was not received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The other end is closed.
+    #[error("the other end of the worker's socket is closed")]
+    Closed,
+    /// Not a message that this version knows.
+    #[error("cannot decode a message")]
+    Decode(#[source] serde_json::Error),
+    /// Longer than [`MAX_MESSAGE`], or more descriptors than [`MAX_FDS`].
+    #[error("a message was cut off")]
+    Truncated,
+    /// The kernel refused; `EAGAIN` on a non-blocking socket means that nothing is there.
+    #[error("cannot receive a message")]
+    Kernel(#[source] Errno),
+}
+
+/// One end.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Makes two connected ends, blocking, closed on exec.
+    pub fn pair() -> Result<(Socket, Socket), Errno> {
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        for end in [&a, &b] {
+            // Best effort: a small buffer only bounds how large an environment a deployment may have.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(end, BUFFER)
+                .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(end, BUFFER));
+        }
+        Ok((Socket(a), Socket(b)))
+    }
+
+    /// Takes over an end that another process made.
+    pub fn from_fd(fd: OwnedFd) -> Socket {
+        Socket(fd)
+    }
+
+    /// The descriptor itself, to hand to a child.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Another handle of the same end.
+    pub fn try_clone(&self) -> std::io::Result<Socket> {
+        self.0.try_clone().map(Socket)
+    }
+
+    /// Makes sends and receives fail with `EAGAIN` instead of waiting, for use under an event loop.
+    pub fn set_nonblocking(&self) -> Result<(), Errno> {
+        rustix::io::ioctl_fionbio(&self.0, true)
+    }
+
+    /// Sends a message and copies of `fds`.
+    pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
+        let bytes = serde_json::to_vec(message).map_err(SendError::Encode)?;
+        if bytes.len() > MAX_MESSAGE {
+            return Err(SendError::TooLong(bytes.len()));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(SendError::Kernel(Errno::TOOBIG));
+        }
+        match rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(Errno::MSGSIZE) => Err(SendError::TooLong(bytes.len())),
+            Err(e) => Err(SendError::Kernel(e)),
+        }
+    }
+
+    /// Receives a message and its descriptors, which are closed on exec.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), ReceiveError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut bytes = vec![0; MAX_MESSAGE];
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+        .map_err(|e| if e == Errno::CONNRESET { ReceiveError::Closed } else { ReceiveError::Kernel(e) })?;
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if got.bytes == 0 {
+            return Err(ReceiveError::Closed);
+        }
+        if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(ReceiveError::Truncated);
+        }
+        let message = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default()).map_err(ReceiveError::Decode)?;
+        Ok((message, fds))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, VmId};
+
+    #[test]
+    fn a_message_and_its_descriptors_arrive() {
+        let (a, b) = Socket::pair().unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        a.send(&Command::StopVm { vm: VmId(7) }, &[write.as_fd()]).unwrap();
+        let (message, fds): (Command, _) = b.receive().unwrap();
+        assert!(matches!(message, Command::StopVm { vm: VmId(7) }));
+        rustix::io::write(&fds[0], b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_closed_end_is_noticed() {
+        let (a, b) = Socket::pair().unwrap();
+        drop(a);
+        assert!(matches!(b.receive::<Command>(), Err(ReceiveError::Closed)));
+        assert!(matches!(b.send(&Command::Stats, &[]), Err(SendError::Kernel(_))));
+    }
+}
