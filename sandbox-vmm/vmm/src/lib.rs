@@ -1,1 +1,23 @@
 //! Builds and runs one microVM: boot image, page tables, exits, deadlines.
+//!
+//! - [`image`]: the guest runtime and the tables it starts with, made once and shared by all VMs of a process.
+//! - [`tables`]: the page tables of the boot.
+//! - [`vm`]: a VM from its descriptors to its thread.
+//! - `run`: the loop of the virtual processor: enter, see why it came back, answer.
+//! - [`watch`]: one thread that sees to it that no request holds a processor for longer than a slice.
+//!
+//! **Invariant**: nothing that a guest does is an error of the host. It ends in an [`vm::VmEvent`].
+#![forbid(unsafe_code)]
+
+pub mod image;
+mod run;
+pub mod tables;
+pub mod vm;
+pub mod watch;
+
+pub use image::BootImage;
+pub use vm::{Vm, VmDescriptors, VmError, VmEvent};
+pub use watch::Watch;
+
+/// The guest runtime that belongs to this build, an ELF executable.
+pub static GUEST: &[u8] = include_bytes!(env!("CLOISTER_GUEST"));

@@ -1,0 +1,112 @@
+//! Physical memory, by page.
+//!
+//! Frames come from the bottom of RAM upwards and go to a list when they are given back. All RAM is mapped one to one,
+//! so that a frame's address is also the pointer to it.
+
+use crate::kernel::boot;
+use crate::kernel::cell::Local;
+use sandbox_abi::boot::field;
+use sandbox_abi::layout::{PAGE, RAM};
+
+/// The address of a physical page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame(pub u64);
+
+struct Frames {
+    next: u64,
+    end: u64,
+    /// First of the free frames; each holds the address of the next.
+    free: u64,
+    count: u64,
+}
+
+static FRAMES: Local<Frames> = Local::new(Frames { next: 0, end: 0, free: 0, count: 0 });
+
+/// Frames that only the runtime may have: a wasm program that eats all memory must not take the runtime down.
+const RESERVE: u64 = 512;
+/// Bytes at the start of RAM that are the scheduler's stack.
+const FIRST_STACK: u64 = 1 << 20;
+
+/// Starts with all of RAM but the first stack.
+pub fn init() {
+    FRAMES.with(|f| {
+        f.next = RAM + FIRST_STACK;
+        f.end = RAM + boot::get(field::RAM_LEN);
+    });
+}
+
+/// Frames that are left.
+pub fn left() -> u64 {
+    FRAMES.with(|f| f.count + (f.end - f.next) / PAGE)
+}
+
+fn take(zeroed: bool) -> Option<Frame> {
+    let (frame, dirty) = FRAMES.with(|f| {
+        if f.free != 0 {
+            let frame = f.free;
+            // SAFETY: `frame` is a free page of RAM, mapped one to one; `give` wrote the link.
+            f.free = unsafe { *(frame as *const u64) };
+            f.count -= 1;
+            Some((Frame(frame), true))
+        } else if f.next < f.end {
+            f.next += PAGE;
+            Some((Frame(f.next - PAGE), false))
+        } else {
+            None
+        }
+    })?;
+    if dirty && zeroed {
+        zero(frame);
+    }
+    Some(frame)
+}
+
+/// A zeroed page for the runtime itself: page tables, stacks.
+pub fn take_system() -> Option<Frame> {
+    take(true)
+}
+
+/// A zeroed page for wasm memory. `None` when only the runtime's reserve is left.
+pub fn take_zeroed() -> Option<Frame> {
+    if left() <= RESERVE { None } else { take(true) }
+}
+
+/// A page for wasm memory whose content the caller overwrites whole.
+pub fn take_dirty() -> Option<Frame> {
+    if left() <= RESERVE { None } else { take(false) }
+}
+
+/// `n` adjacent zeroed pages for the heap. Never given back.
+pub fn take_adjacent(n: u64) -> Option<Frame> {
+    FRAMES.with(|f| {
+        let start = f.next;
+        let end = start.checked_add(n * PAGE)?;
+        if end > f.end {
+            return None;
+        }
+        f.next = end;
+        Some(Frame(start))
+    })
+}
+
+/// Gives a page back. No translation to it may be left, nor be cached.
+pub fn give(frame: Frame) {
+    FRAMES.with(|f| {
+        // SAFETY: the caller owned the page, and it is mapped one to one.
+        unsafe { *(frame.0 as *mut u64) = f.free };
+        f.free = frame.0;
+        f.count += 1;
+    });
+}
+
+/// Fills a page with zeroes.
+pub fn zero(frame: Frame) {
+    // SAFETY: the caller owns the page, and it is mapped one to one.
+    unsafe { core::ptr::write_bytes(frame.0 as *mut u8, 0, PAGE as usize) }
+}
+
+/// Copies the page at `from`, which is mapped one to one, into a frame.
+pub fn copy(frame: Frame, from: u64) {
+    // SAFETY: the caller owns the frame; `from` is a page of the artifact, mapped read-only, one to one.
+    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, frame.0 as *mut u8, PAGE as usize) }
+}

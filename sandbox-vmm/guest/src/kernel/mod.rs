@@ -1,0 +1,40 @@
+//! What an operating system would do for wasmtime: memory, faults, threads, time, rings.
+//!
+//! There is one virtual processor. Runtime code is never interrupted; only wasm code is, and only to switch threads
+//! ([`trap`]). That is why nothing here needs a lock.
+
+pub mod account;
+pub mod boot;
+pub mod cell;
+pub mod debug;
+pub mod frames;
+mod heap;
+mod mem;
+pub mod paging;
+pub mod port;
+pub mod random;
+pub mod rings;
+pub mod sched;
+pub mod space;
+pub mod stack;
+pub mod time;
+pub mod trap;
+
+
+/// Starts all of it, in the order in which they need each other.
+pub fn init() {
+    trap::init();
+    frames::init();
+    if paging::init().is_err() {
+        fatal_memory();
+    }
+    space::init();
+    time::init();
+    random::init();
+    rings::init();
+}
+
+/// The VM cannot go on without memory for its own runtime.
+pub fn fatal_memory() -> ! {
+    port::fatal(sandbox_abi::port::fatal::MEMORY)
+}

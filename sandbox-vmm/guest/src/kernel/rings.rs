@@ -1,0 +1,153 @@
+//! The guest's ends of the rings.
+
+use crate::kernel::cell::Local;
+use crate::kernel::sched::{self, ThreadId};
+use crate::kernel::{port, time};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use sandbox_abi::layout::{RING_CONTROL, RING_LEN, RINGS};
+use sandbox_abi::message::{Header, MAX_PAYLOAD};
+use sandbox_ring::{CONTROL_STRIDE, CONTROLS, Consumer, Control, Memory, Producer, PushError};
+
+/// One of the two rings.
+struct Ring {
+    second: bool,
+}
+
+impl Memory for Ring {
+    fn data(&self) -> &[AtomicU64] {
+        let start = RINGS + RING_CONTROL + if self.second { RING_LEN } else { 0 };
+        // SAFETY: `paging::init` mapped the rings there for good; all access, on both sides, is by atomics.
+        unsafe { core::slice::from_raw_parts(start as *const AtomicU64, (RING_LEN / 8) as usize) }
+    }
+
+    fn control(&self, which: Control) -> &AtomicU64 {
+        let ring = if self.second { CONTROLS } else { 0 };
+        let word = (ring + which as usize) * CONTROL_STRIDE;
+        // SAFETY: as above; the control words are within the control page.
+        unsafe { &*(RINGS as *const AtomicU64).add(word) }
+    }
+}
+
+struct Rings {
+    from_host: Consumer<Ring>,
+    to_host: Producer<Ring>,
+    /// Threads that wait for room.
+    waiting: Vec<ThreadId>,
+    /// When the router was found asleep with records waiting for it.
+    doorbell_due: Option<u64>,
+}
+
+static RINGS_STATE: Local<Option<Rings>> = Local::new(None);
+static BUFFER: Local<Option<Box<[u8]>>> = Local::new(None);
+
+/// How long a doorbell waits for more records to share it.
+const DOORBELL_DELAY_NS: u64 = 20_000;
+
+/// Takes the guest's ends.
+pub fn init() {
+    RINGS_STATE.with(|r| {
+        *r = Some(Rings {
+            from_host: Consumer::new(Ring { second: false }),
+            to_host: Producer::new(Ring { second: true }),
+            waiting: Vec::new(),
+            doorbell_due: None,
+        });
+    });
+    BUFFER.with(|b| *b = Some(alloc::vec![0; MAX_PAYLOAD].into_boxed_slice()));
+}
+
+fn with<R>(f: impl FnOnce(&mut Rings) -> R) -> R {
+    RINGS_STATE.with(|r| match r {
+        Some(r) => f(r),
+        None => port::fatal(sandbox_abi::port::fatal::PANIC),
+    })
+}
+
+fn broken() -> ! {
+    port::fatal(sandbox_abi::port::fatal::RING)
+}
+
+/// Writes a record, if there is room for it.
+pub fn try_send(header: Header, payload: &[u8]) -> bool {
+    with(|r| match r.to_host.push(header, payload) {
+        Ok(false) => true,
+        Ok(true) => {
+            r.doorbell_due.get_or_insert_with(time::monotonic_ns);
+            true
+        }
+        Err(PushError::Full) => false,
+        Err(PushError::TooLong | PushError::Corrupt) => broken(),
+    })
+}
+
+/// Writes a record. Parks the thread for as long as there is no room; on the scheduler's own stack, where nothing can
+/// park, that is an error of the caller.
+pub fn send(header: Header, payload: &[u8]) {
+    while !try_send(header, payload) {
+        let room = with(|r| {
+            r.waiting.push(sched::current());
+            r.to_host.wait(payload.len())
+        });
+        match room {
+            Ok(true) => {}
+            Ok(false) => sched::park(None),
+            Err(_) => broken(),
+        }
+    }
+}
+
+/// Hands all records that wait to `deliver`. `true` if there were any.
+pub fn drain(mut deliver: impl FnMut(Header, &[u8])) -> bool {
+    let Some(mut buffer) = BUFFER.with(Option::take) else { return false };
+    let mut any = false;
+    loop {
+        match with(|r| r.from_host.pop(&mut buffer).map(|record| record.map(|(header, payload)| (header, payload.len())))) {
+            Ok(Some((header, len))) => {
+                any = true;
+                deliver(header, &buffer[..len]);
+            }
+            Ok(None) => break,
+            Err(_) => broken(),
+        }
+    }
+    BUFFER.with(|b| *b = Some(buffer));
+    if any && with(|r| r.from_host.release()) {
+        // The router waits for room.
+        port::doorbell();
+    }
+    any
+}
+
+/// Whether a record waits.
+pub fn ready() -> bool {
+    with(|r| r.from_host.ready()).unwrap_or_else(|_| broken())
+}
+
+/// Wakes the threads that wait for room; they look for themselves.
+pub fn retry_senders() {
+    for thread in with(|r| core::mem::take(&mut r.waiting)) {
+        sched::unpark(thread);
+    }
+}
+
+/// Rings the doorbell if it is due: `now` or as soon as it has waited long enough.
+pub fn ring(now: bool) {
+    let due = with(|r| match r.doorbell_due {
+        Some(since) if now || time::monotonic_ns().saturating_sub(since) > DOORBELL_DELAY_NS => r.doorbell_due.take().is_some(),
+        _ => false,
+    });
+    if due {
+        port::doorbell();
+    }
+}
+
+/// Sleeps until a record comes, room appears, or `ns` nanoseconds have gone by.
+pub fn sleep(ns: u64) {
+    if with(|r| r.from_host.sleep()).unwrap_or_else(|_| broken()) {
+        port::sleep(ns);
+        time::synchronise();
+    }
+    with(|r| r.from_host.awake());
+}

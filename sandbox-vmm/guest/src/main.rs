@@ -1,0 +1,59 @@
+//! The guest runtime: wasmtime without a kernel under it, at CPL3.
+//!
+//! - [`kernel`]: what an operating system would do: memory, faults, threads, time, rings.
+//! - [`platform`]: what wasmtime asks of its platform.
+//! - [`runtime`]: the engine, the component, one request.
+//! - [`streams`]: the exchanges on the rings.
+//! - [`wasi`], [`http`]: the host functions.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+pub mod artifact;
+pub mod http;
+pub mod kernel;
+pub mod link;
+pub mod platform;
+pub mod runtime;
+pub mod streams;
+pub mod wasi;
+
+use kernel::{boot, port};
+use sandbox_abi::boot::field;
+use sandbox_abi::message::{Header, Kind};
+
+core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym main);
+
+extern "C" fn main() -> ! {
+    if boot::get(field::VERSION) != sandbox_abi::VERSION || !kernel::trap::in_ring_3() {
+        port::fatal(sandbox_abi::port::fatal::VERSION);
+    }
+    kernel::init();
+    let config = match sandbox_abi::config::Config::read(boot::config()) {
+        Ok(config) => config,
+        Err(e) => refuse(format_args!("the configuration: {e}")),
+    };
+    let bytes = artifact::bytes();
+    match artifact::Code::find(bytes) {
+        Some(code) => kernel::trap::set_code(code.start, code.end, code.trapping),
+        None => refuse(format_args!("the artifact has no code")),
+    }
+    match runtime::Runtime::load(bytes.into(), config) {
+        Ok(runtime) => runtime::install(runtime),
+        Err(e) => refuse(format_args!("{e}")),
+    }
+    kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);
+    kernel::sched::run(streams::deliver)
+}
+
+fn refuse(why: core::fmt::Arguments<'_>) -> ! {
+    kernel::debug::line(why);
+    port::fatal(sandbox_abi::port::fatal::ARTIFACT)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    debug!("{info}");
+    port::fatal(sandbox_abi::port::fatal::PANIC)
+}

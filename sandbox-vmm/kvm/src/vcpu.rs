@@ -1,0 +1,156 @@
+//! The virtual processor: how it starts, and why it comes back.
+
+use crate::machine::{KvmError, call};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+/// Where and how the guest starts: 64-bit mode, ring 3, ports allowed (IOPL 3).
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// First instruction.
+    pub entry: u64,
+    /// Stack pointer.
+    pub stack: u64,
+    /// Root of the page tables.
+    pub page_tables: u64,
+    /// Global descriptor table, laid out as [`Start::GDT_ENTRIES`].
+    pub gdt: u64,
+    /// Interrupt descriptor table of 32 entries.
+    pub idt: u64,
+    /// Task state segment.
+    pub tss: u64,
+}
+
+impl Start {
+    /// Ring-0 code.
+    pub const KERNEL_CODE: u16 = 0x08;
+    /// Ring-3 code.
+    pub const USER_CODE: u16 = 0x23;
+    /// Ring-3 data and stack.
+    pub const USER_DATA: u16 = 0x1b;
+    /// Task state segment.
+    pub const TASK: u16 = 0x28;
+    /// Bytes of the task state segment, less one.
+    pub const TSS_LIMIT: u64 = 0x67;
+
+    /// The descriptors, in order, for a task state segment at `tss` (below 16 MiB).
+    pub fn gdt_entries(tss: u64) -> [u64; 7] {
+        [
+            0,
+            0x00af_9b00_0000_ffff, // 0x08: code, ring 0, 64 bit
+            0x00cf_9300_0000_ffff, // 0x10: data, ring 0
+            0x00cf_f300_0000_ffff, // 0x18: data, ring 3
+            0x00af_fb00_0000_ffff, // 0x20: code, ring 3, 64 bit
+            0x0000_8b00_0000_0000 | Self::TSS_LIMIT | (tss & 0x00ff_ffff) << 16,
+            0,
+        ]
+    }
+}
+
+/// Why the guest was left.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It wrote a byte to this port.
+    Port(u16),
+    /// A kick, or another signal.
+    Interrupted,
+    /// It cannot go on: triple fault, an access to nowhere, an instruction that KVM does not emulate.
+    Lost(String),
+}
+
+/// A virtual processor.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+}
+
+impl Vcpu {
+    pub(crate) fn new(fd: VcpuFd) -> Self {
+        Vcpu { fd }
+    }
+
+    /// Puts it before its first instruction.
+    pub fn start(&mut self, start: &Start) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;
+        sregs.cs = segment(Start::USER_CODE, 0xb, 1, 0);
+        let data = segment(Start::USER_DATA, 0x3, 0, 1);
+        (sregs.ss, sregs.ds, sregs.es, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        sregs.tr = kvm_segment { base: start.tss, limit: 0x67, selector: Start::TASK, type_: 0xb, present: 1, ..Default::default() };
+        sregs.gdt = kvm_dtable { base: start.gdt, limit: 7 * 8 - 1, ..Default::default() };
+        sregs.idt = kvm_dtable { base: start.idt, limit: 32 * 16 - 1, ..Default::default() };
+        sregs.cr3 = start.page_tables;
+        sregs.cr0 = 0x8005_0033; // PG AM WP NE ET MP PE
+        sregs.cr4 = 0x0005_0620; // OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE
+        sregs.efer = 0xd01; // NXE LMA LME SCE
+        self.fd.set_sregs(&sregs).map_err(call("KVM_SET_SREGS"))?;
+        let mut xcrs = self.fd.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
+        xcrs.nr_xcrs = 1;
+        if let Some(xcr0) = xcrs.xcrs.first_mut() {
+            (xcr0.xcr, xcr0.value) = (0, 7); // x87, SSE, AVX
+        }
+        self.fd.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
+        let regs = kvm_regs { rip: start.entry, rsp: start.stack, rflags: 0x3002, ..Default::default() };
+        self.fd.set_regs(&regs).map_err(call("KVM_SET_REGS"))
+    }
+
+    /// Runs the guest until it comes back.
+    pub fn run(&mut self) -> Result<Exit, KvmError> {
+        match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, _)) => Ok(Exit::Port(port)),
+            Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
+            Ok(other) => {
+                let what = format!("{other:?}");
+                let at = self.fd.get_regs().map_or(0, |r| r.rip);
+                Ok(Exit::Lost(format!("{what} at instruction {at:#x}")))
+            }
+            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Ok(Exit::Interrupted),
+            Err(cause) => Err(KvmError::Call { call: "KVM_RUN", cause }),
+        }
+    }
+
+    /// The instruction pointer.
+    pub fn instruction(&self) -> Result<u64, KvmError> {
+        Ok(self.fd.get_regs().map_err(call("KVM_GET_REGS"))?.rip)
+    }
+
+    /// Lets the guest continue elsewhere, all other registers as they are.
+    pub fn divert(&self, to: u64) -> Result<(), KvmError> {
+        let mut regs = self.fd.get_regs().map_err(call("KVM_GET_REGS"))?;
+        regs.rip = to;
+        self.fd.set_regs(&regs).map_err(call("KVM_SET_REGS"))
+    }
+
+    /// Whether an exception is on its way to the guest, so that the instruction pointer is not yet its handler's.
+    pub fn is_delivering(&self) -> Result<bool, KvmError> {
+        let events = self.fd.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?;
+        Ok(events.exception.injected != 0 || events.interrupt.injected != 0 || events.nmi.injected != 0)
+    }
+
+    /// Changes the root of the page tables, which forgets every cached translation.
+    pub fn switch_page_tables(&self, choices: [u64; 2]) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;
+        let [one, other] = choices;
+        sregs.cr3 = if sregs.cr3 == one { other } else { one };
+        self.fd.set_sregs(&sregs).map_err(call("KVM_SET_SREGS"))
+    }
+
+    /// Frequency of the guest's time stamp counter in kHz.
+    pub fn tsc_khz(&self) -> Result<u32, KvmError> {
+        self.fd.get_tsc_khz().map_err(call("KVM_GET_TSC_KHZ"))
+    }
+}
+
+fn segment(selector: u16, type_: u8, long: u8, default: u8) -> kvm_segment {
+    kvm_segment {
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        dpl: 3,
+        db: default,
+        s: 1,
+        l: long,
+        g: 1,
+        ..Default::default()
+    }
+}

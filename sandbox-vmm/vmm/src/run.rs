@@ -1,0 +1,152 @@
+//! The loop of the virtual processor: enter the guest, see why it came back, answer.
+
+use crate::vm::{Shared, VmEvent};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use sandbox_abi::boot::field;
+use sandbox_abi::{layout, port};
+use sandbox_kvm::{Exit, Machine, Vcpu};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Lines for the operator that one VM may write in its life.
+const DEBUG_LINES: u32 = 256;
+
+pub(crate) struct Processor {
+    // Dropped before the machine that it belongs to.
+    pub(crate) vcpu: Vcpu,
+    pub(crate) machine: Machine,
+    pub(crate) wake: OwnedFd,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) debug_lines: u32,
+}
+
+type Step = ControlFlow<VmEvent>;
+
+fn lost(reason: impl std::fmt::Display) -> Step {
+    ControlFlow::Break(VmEvent::Lost(reason.to_string()))
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0))
+}
+
+impl Processor {
+    /// Runs the guest until it ends; says how.
+    pub(crate) fn run(&mut self, events: &impl Fn(VmEvent)) -> VmEvent {
+        loop {
+            if self.shared.stop.load(Ordering::SeqCst) {
+                return VmEvent::Stopped;
+            }
+            if self.shared.stuck.load(Ordering::SeqCst) {
+                return VmEvent::Lost("the guest does not answer".into());
+            }
+            self.shared.running.store(true, Ordering::Relaxed);
+            let exit = self.vcpu.run();
+            self.shared.running.store(false, Ordering::Relaxed);
+            self.shared.exits.fetch_add(1, Ordering::Relaxed);
+            let step = match exit {
+                Ok(Exit::Port(port)) => self.port(port, events),
+                Ok(Exit::Interrupted) => self.interrupted(),
+                Ok(Exit::Lost(reason)) => lost(reason),
+                Err(e) => lost(e),
+            };
+            if let ControlFlow::Break(event) = step {
+                return event;
+            }
+        }
+    }
+
+    fn port(&mut self, port: u16, events: &impl Fn(VmEvent)) -> Step {
+        match u8::try_from(port) {
+            Ok(port::SLEEP) => self.sleep(),
+            Ok(port::CLOCK) => self.set_clock(),
+            Ok(port::FLUSH) => match self.vcpu.switch_page_tables([layout::PML4, layout::PML4_ALT]) {
+                Ok(()) => Step::Continue(()),
+                Err(e) => lost(e),
+            },
+            Ok(port::DEBUG) => {
+                if self.debug_lines < DEBUG_LINES {
+                    self.debug_lines += 1;
+                    events(VmEvent::Debug(self.debug_line()));
+                }
+                Step::Continue(())
+            }
+            Ok(port::FATAL) => lost(match self.field(field::ARG0) {
+                port::fatal::PANIC => "the guest's runtime panicked".into(),
+                port::fatal::EXCEPTION => "a processor exception in the guest's runtime".into(),
+                port::fatal::VERSION => "host and guest are of different versions".into(),
+                port::fatal::ARTIFACT => "the guest refuses the artifact".into(),
+                port::fatal::MEMORY => "the guest's runtime is out of memory".into(),
+                port::fatal::RING => "the guest says that the host broke the ring's contract".into(),
+                other => format!("the guest ended with code {other}"),
+            }),
+            _ => lost(format!("the guest wrote to port {port:#x}, which does not exist")),
+        }
+    }
+
+    /// A field of the boot page, as the guest left it.
+    fn field(&self, offset: u64) -> u64 {
+        self.machine.memory().read_u64(layout::BOOT + offset).unwrap_or(0)
+    }
+
+    fn set_clock(&self) -> Step {
+        match self.machine.memory().write_u64(layout::BOOT + field::WALL_NS, wall_ns()) {
+            Ok(()) => Step::Continue(()),
+            Err(e) => lost(e),
+        }
+    }
+
+    /// Waits for the router, the guest's timer, or a kick.
+    fn sleep(&self) -> Step {
+        let ns = self.field(field::ARG0);
+        let timeout = (ns != u64::MAX).then(|| Timespec {
+            tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
+        });
+        match poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => {
+                // Takes the wake-up; a descriptor that is no eventfd, or blocks, is the daemon's fault alone.
+                let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
+            }
+            Err(e) => return lost(format!("cannot wait for the router: {e}")),
+        }
+        self.set_clock()
+    }
+
+    fn debug_line(&self) -> String {
+        let len = self.field(field::ARG1).min(port::DEBUG_MAX);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        match self.machine.memory().read(self.field(field::ARG0), &mut bytes) {
+            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) => "(a line that is not in the guest's memory)".into(),
+        }
+    }
+
+    /// A kick. If it is to take the processor from wasm code and finds it running, the guest continues in its
+    /// scheduler; anywhere else the runtime is at work, which is short, and the next kick will find wasm code.
+    fn interrupted(&self) -> Step {
+        if !self.shared.preempt.swap(false, Ordering::SeqCst) {
+            return Step::Continue(());
+        }
+        let divert = || {
+            let at = self.vcpu.instruction()?;
+            if !(self.field(field::WASM_START)..self.field(field::WASM_END)).contains(&at) || self.vcpu.is_delivering()? {
+                return Ok(());
+            }
+            self.machine.memory().write_u64(layout::BOOT + field::PREEMPT_RIP, at)?;
+            self.vcpu.divert(self.field(field::PREEMPT_ENTRY))?;
+            self.shared.preemptions.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, sandbox_kvm::KvmError>(())
+        };
+        match divert() {
+            Ok(()) => Step::Continue(()),
+            Err(e) => lost(e),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A VM: from its descriptors to its running thread, and to its end.
+
+use crate::image::BootImage;
+use crate::run::Processor;
+use crate::tables;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use sandbox_abi::boot::field;
+use sandbox_abi::layout;
+use sandbox_kvm::{GuestMemory, KvmError, Machine, MemoryError, Slot, Start, kick};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+/// What a VM is made of.
+#[derive(Debug)]
+pub struct VmDescriptors {
+    /// The compiled component, a file.
+    pub artifact: OwnedFd,
+    /// The rings' memory: a memfd of [`layout::RINGS_LEN`] bytes that cannot shrink.
+    pub rings: OwnedFd,
+    /// Written by the router to wake the guest.
+    pub wake: OwnedFd,
+    /// Written by the guest's doorbell.
+    pub doorbell: OwnedFd,
+}
+
+/// A VM could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// KVM or the memory.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The guest's memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// RAM is outside of [`layout::RAM_MIN`]..=[`layout::RAM_MAX`].
+    #[error("a VM has from {} MiB to {} MiB of memory, not {0} bytes", layout::RAM_MIN >> 20, layout::RAM_MAX >> 20)]
+    RamSize(u64),
+    /// The artifact is empty or above [`layout::ARTIFACT_MAX`].
+    #[error("an artifact has from 1 to {} bytes, not {0}", layout::ARTIFACT_MAX)]
+    ArtifactSize(u64),
+    /// The configuration is above [`layout::CONFIG_MAX`].
+    #[error("the configuration of a deployment (its environment above all) has at most {} bytes, not {0}", layout::CONFIG_MAX)]
+    ConfigSize(usize),
+    /// The rings' memory is not what it should be.
+    #[error("the rings' memory is not {} bytes", layout::RINGS_LEN)]
+    Rings,
+    /// The kernel refused.
+    #[error("{0} failed")]
+    Kernel(&'static str, #[source] Errno),
+    /// No thread could be started.
+    #[error("cannot start a thread for the virtual processor")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What happens to a VM.
+#[derive(Debug, PartialEq, Eq)]
+pub enum VmEvent {
+    /// The guest's runtime wrote a line for the operator.
+    Debug(String),
+    /// The VM ended by itself; why, for humans.
+    Lost(String),
+    /// The VM ended because [`Vm::stop`] was called.
+    Stopped,
+}
+
+/// What the VM's thread and those who watch it share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The VM is to end.
+    pub(crate) stop: AtomicBool,
+    /// The next interruption is meant to take the processor from wasm code.
+    pub(crate) preempt: AtomicBool,
+    /// The thread is inside of `KVM_RUN`, or about to be.
+    pub(crate) running: AtomicBool,
+    /// The watcher has given up on the guest.
+    pub(crate) stuck: AtomicBool,
+    /// Exits to the VMM.
+    pub(crate) exits: AtomicU64,
+    /// Kicks that found wasm code.
+    pub(crate) preemptions: AtomicU64,
+}
+
+/// A running VM. Dropping it stops it.
+#[derive(Debug)]
+pub struct Vm {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) memory: GuestMemory,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Vm {
+    /// Makes a VM with `ram` bytes of RAM (whole pages) and starts it. `events` is called on the VM's thread;
+    /// [`VmEvent::Lost`] or [`VmEvent::Stopped`] comes exactly once, last.
+    pub fn start(
+        image: &BootImage,
+        fds: VmDescriptors,
+        ram: u64,
+        config: &[u8],
+        events: impl Fn(VmEvent) + Send + 'static,
+    ) -> Result<Vm, VmError> {
+        let ram = ram & !(layout::LARGE_PAGE - 1);
+        if !(layout::RAM_MIN..=layout::RAM_MAX).contains(&ram) {
+            return Err(VmError::RamSize(ram));
+        }
+        if config.len() as u64 > layout::CONFIG_MAX {
+            return Err(VmError::ConfigSize(config.len()));
+        }
+        let artifact_len = size(&fds.artifact)?;
+        if !(1..=layout::ARTIFACT_MAX).contains(&artifact_len) {
+            return Err(VmError::ArtifactSize(artifact_len));
+        }
+        if size(&fds.rings)? != layout::RINGS_LEN {
+            return Err(VmError::Rings);
+        }
+        let system = image.fd().map_err(|e| VmError::Kernel("dup", e))?;
+        let machine = Machine::new(vec![
+            Slot::private(0, layout::SYSTEM_LEN, system),
+            Slot::read_only(layout::ARTIFACT, artifact_len.next_multiple_of(layout::PAGE), fds.artifact),
+            Slot::shared(layout::RINGS, layout::RINGS_LEN, fds.rings),
+            Slot::anonymous(layout::RAM, ram),
+        ])?;
+        machine.doorbell(sandbox_abi::port::DOORBELL, fds.doorbell)?;
+        let mut vcpu = machine.vcpu()?;
+        let memory = machine.memory().clone();
+        write_boot(&memory, image, ram, artifact_len, config, vcpu.tsc_khz()?)?;
+        vcpu.start(&Start {
+            entry: image.entry,
+            stack: layout::RAM + BOOT_STACK,
+            page_tables: layout::PML4,
+            gdt: layout::GDT,
+            idt: layout::IDT,
+            tss: layout::TSS,
+        })?;
+        kick::prepare();
+        let shared = Arc::new(Shared::default());
+        let mut processor = Processor { machine, vcpu, wake: fds.wake, shared: Arc::clone(&shared), debug_lines: 0 };
+        let thread = std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || {
+                let last = processor.run(&events);
+                drop(processor);
+                events(last);
+            })
+            .map_err(VmError::Thread)?;
+        Ok(Vm { shared, memory, thread: Some(thread) })
+    }
+
+    /// Asks the VM to end; [`VmEvent::Stopped`] says when it has. Repeated by the watch until it has.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// Gets the thread out of the guest, if it is there.
+    pub(crate) fn kick(&self) {
+        if let Some(thread) = &self.thread
+            && !thread.is_finished()
+        {
+            kick::kick(thread);
+        }
+    }
+
+    /// Exits to the VMM so far.
+    pub fn exits(&self) -> u64 {
+        self.shared.exits.load(Ordering::Relaxed)
+    }
+
+    /// Kicks that found wasm code running.
+    pub fn preemptions(&self) -> u64 {
+        self.shared.preemptions.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of RAM that are in the machine's memory now.
+    pub fn resident(&self) -> u64 {
+        self.memory.resident(layout::RAM)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let Some(thread) = self.thread.take() else { return };
+        // A kick can be lost, so it is repeated; the thread is at most one exit away from its end.
+        while !thread.is_finished() {
+            kick::kick(&thread);
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+        }
+        let _ = thread.join();
+    }
+}
+
+/// Bytes of RAM at its start that are the guest's first stack.
+const BOOT_STACK: u64 = 1 << 20;
+
+fn size(fd: &OwnedFd) -> Result<u64, VmError> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| VmError::Kernel("fstat", e))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+fn write_boot(
+    memory: &GuestMemory,
+    image: &BootImage,
+    ram: u64,
+    artifact: u64,
+    config: &[u8],
+    tsc_khz: u32,
+) -> Result<(), VmError> {
+    let mut failed = Ok(());
+    tables::write(&image.stretches, ram, |address, entry| {
+        if failed.is_ok() {
+            failed = memory.write_u64(address, entry);
+        }
+    });
+    failed?;
+    let mut seed = [0; 32];
+    let got = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    got.map_err(|e| VmError::Kernel("getrandom", e))?;
+    memory.write(layout::BOOT + field::SEED, &seed)?;
+    memory.write(layout::CONFIG, config)?;
+    let text_end = image.stretches.iter().filter(|s| s.flags & tables::WRITE == 0).map(|s| s.end).max();
+    for (offset, value) in [
+        (field::VERSION, sandbox_abi::VERSION),
+        (field::ARTIFACT_LEN, artifact),
+        (field::CONFIG_LEN, config.len() as u64),
+        (field::RAM_LEN, ram),
+        (field::TSC_KHZ, u64::from(tsc_khz)),
+        (field::WALL_NS, crate::run::wall_ns()),
+        (field::RUNTIME_END, image.end),
+        (field::TEXT_END, text_end.unwrap_or(layout::RUNTIME)),
+    ] {
+        memory.write_u64(layout::BOOT + offset, value)?;
+    }
+    Ok(())
+}
