@@ -1,12 +1,31 @@
 //! The control plane: metadata store, artifacts, deploy engine, admin API.
 //!
+//! It may be down without a request being lost: requests meet only what it has published to the data plane.
+//!
+//! # Invariants
+//! - What was acknowledged is on the disk: a write is synced before it is answered.
+//! - What was not acknowledged leaves nothing, at the latest when the node starts again.
+//! - No KVM here, no code of a tenant runs here, and none is compiled here.
+//!
 //! # Map
 //! | module | what |
 //! |---|---|
 //! | [`data_dir`] | the data folder and its lock |
-//! | [`store`] | what the node remembers |
+//! | [`store`] | what the node remembers: the trait and its implementation on sled |
+//! | [`components`] | uploaded components on disk |
+//! | [`sandbox`] | the neighbours as traits: compiler and data plane |
+//! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |
+//! | [`logs`] | what components write |
+//! | [`problem`] | errors of the API, with their codes |
+//! | [`api`] | the admin API |
 
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod components;
 pub mod data_dir;
+pub mod engine;
+pub mod logs;
+pub mod problem;
+pub mod sandbox;
 pub mod store;

@@ -407,9 +407,7 @@ impl MetadataStore for SledStore {
     ) -> Result<DeploymentId, StoreError> {
         let last = match self.app(tenant, app)? {
             Some(app) => app.last,
-            None => self
-                .get(&last_key(tenant, app))?
-                .unwrap_or(DeploymentId(0)),
+            None => self.get(&last_key(tenant, app))?.unwrap_or(DeploymentId(0)),
         };
         Ok(DeploymentId(last.0 + 1))
     }

@@ -1,0 +1,84 @@
+//! Deployments.
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use platform_model::{DeployRequest, Deployment, DeploymentId, List};
+
+use super::Api;
+use super::apps;
+use super::input::{JsonOf, OfApp, OfDeployment};
+use crate::problem::{ApiError, Code};
+use crate::store::DeploymentRecord;
+
+/// The deployments of an app.
+pub(super) async fn list(
+    State(api): State<Api>,
+    OfApp(tenant, app): OfApp,
+) -> Result<Json<List<Deployment>>, ApiError> {
+    let key = (tenant.clone(), app.clone());
+    let found = api
+        .engine
+        .ask(move |store| {
+            let deployments = store.deployments(Some((&key.0, &key.1)))?;
+            Ok(store
+                .app(&key.0, &key.1)?
+                .map(|app| (app.active, deployments)))
+        })
+        .await?;
+    let (active, deployments) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
+    let deployments = deployments.into_iter();
+    let items = deployments
+        .map(|record| api.deployment_of(record, active))
+        .collect();
+    Ok(Json(List { items }))
+}
+
+/// One deployment.
+pub(super) async fn get(
+    State(api): State<Api>,
+    OfDeployment(tenant, app, number): OfDeployment,
+) -> Result<Json<Deployment>, ApiError> {
+    let key = (tenant.clone(), app.clone());
+    let found = api
+        .engine
+        .ask(move |store| {
+            let record = store.deployment(&key.0, &key.1, number)?;
+            Ok(store.app(&key.0, &key.1)?.map(|app| (app.active, record)))
+        })
+        .await?;
+    let (active, record) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
+    let record = record.ok_or_else(|| {
+        let detail = format!("the app {app} has no deployment {number}");
+        ApiError::new(Code::DeploymentUnknown, detail)
+    })?;
+    Ok(Json(api.deployment_of(record, active)))
+}
+
+/// Deploys.
+pub(super) async fn create(
+    State(api): State<Api>,
+    OfApp(tenant, app): OfApp,
+    JsonOf(request): JsonOf<DeployRequest>,
+) -> Result<(StatusCode, Json<Deployment>), ApiError> {
+    let record = api.engine.deploy(tenant, app, request).await?;
+    let active = record.deployment;
+    Ok((StatusCode::CREATED, Json(api.deployment_of(record, active))))
+}
+
+impl Api {
+    fn deployment_of(&self, record: DeploymentRecord, active: DeploymentId) -> Deployment {
+        Deployment {
+            url: self.engine.url(&record.tenant, &record.app),
+            tenant: record.tenant,
+            app: record.app,
+            deployment: record.deployment,
+            digest: record.digest,
+            created_at: record.created_at,
+            active: record.deployment == active,
+            env: record.env.into_keys().collect(),
+            allow_hosts: record.allow_hosts,
+            limits: record.limits,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What requests carry: names in paths, queries, JSON bodies. Each with an error that says what is wrong.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use platform_model::{AppName, DeploymentId, TenantName};
+use serde::de::DeserializeOwned;
+
+use crate::problem::{ApiError, Code};
+
+/// Longest JSON body, in bytes.
+const MAX_JSON: usize = 1 << 20;
+
+/// `{tenant}` of the path.
+pub(super) struct OfTenant(pub(super) TenantName);
+
+/// `{tenant}` and `{app}` of the path.
+pub(super) struct OfApp(pub(super) TenantName, pub(super) AppName);
+
+/// `{tenant}`, `{app}` and `{deployment}` of the path.
+pub(super) struct OfDeployment(
+    pub(super) TenantName,
+    pub(super) AppName,
+    pub(super) DeploymentId,
+);
+
+/// The parameters of the path.
+async fn params(parts: &mut Parts) -> Result<RawPathParams, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, &()).await;
+    params.map_err(|e| ApiError::new(Code::NameInvalid, e.body_text()))
+}
+
+/// One parameter of the path as what it is to be.
+fn param<T: FromStr<Err: std::fmt::Display>>(
+    params: &RawPathParams,
+    name: &str,
+) -> Result<T, ApiError> {
+    let text = params.iter().find(|(key, _)| *key == name);
+    let text = text.map(|(_, text)| text).unwrap_or_default();
+    text.parse()
+        .map_err(|e| ApiError::new(Code::NameInvalid, format!("{name}: {e}")))
+}
+
+impl<S: Sync> FromRequestParts<S> for OfTenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(param(&params(parts).await?, "tenant")?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfApp {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let params = params(parts).await?;
+        Ok(Self(param(&params, "tenant")?, param(&params, "app")?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfDeployment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let params = params(parts).await?;
+        let deployment = param(&params, "deployment")?;
+        Ok(Self(
+            param(&params, "tenant")?,
+            param(&params, "app")?,
+            deployment,
+        ))
+    }
+}
+
+/// The query, as `T` has it.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        let Query(query) = query.map_err(|e| ApiError::new(Code::QueryInvalid, e.body_text()))?;
+        Ok(Self(query))
+    }
+}
+
+/// The body as JSON.
+pub(super) struct JsonOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if let Some(kind) = request.headers().get(CONTENT_TYPE) {
+            let kind = kind.to_str().unwrap_or_default();
+            let essence = kind.split(';').next().unwrap_or_default().trim();
+            if !essence.eq_ignore_ascii_case("application/json") {
+                let detail = format!("the body is {kind:?}: send application/json");
+                return Err(ApiError::new(Code::TypeUnsupported, detail));
+            }
+        }
+        let body = Limited::new(request.into_body(), MAX_JSON).collect().await;
+        let body = body.map_err(|e| match e.downcast_ref::<LengthLimitError>() {
+            Some(_) => {
+                let detail =
+                    format!("the body is longer than the {MAX_JSON} bytes that are possible");
+                ApiError::new(Code::BodyTooLarge, detail)
+            }
+            None => ApiError::new(Code::BodyIncomplete, format!("the body was cut off: {e}")),
+        })?;
+        serde_json::from_slice(&body.to_bytes())
+            .map(Self)
+            .map_err(|e| {
+                ApiError::new(
+                    Code::JsonInvalid,
+                    format!("the body is not what is expected: {e}"),
+                )
+            })
+    }
+}

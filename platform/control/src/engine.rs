@@ -1,0 +1,317 @@
+//! What the node does about apps: deploys them, deletes them, and puts them back when it starts.
+//!
+//! A deploy is validated, compiled, warmed, committed, published, and only then acknowledged. Until the commit it
+//! leaves nothing behind; from the commit on it survives whatever happens.
+//!
+//! # Invariants
+//! - Deploys and the deletion of one app go one after the other; different apps do not wait for each other, but for
+//!   the compiler.
+//! - The published table is always made of deployments that are committed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use platform_data::{RouteTable, Target, WarmError};
+use platform_model::api::DeployRequestError;
+use platform_model::{AppName, DeploymentId, Digest, TenantName};
+use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
+
+use crate::components::Components;
+use crate::logs::Logs;
+use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
+use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
+
+mod collect;
+mod deploy;
+
+/// Components that are compiled at the same time.
+const COMPILERS: usize = 2;
+
+/// Why a deploy, or another change, was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// What was asked for is not possible.
+    #[error(transparent)]
+    Request(#[from] DeployRequestError),
+    /// The tenant did not upload the component.
+    #[error("tenant {tenant} has no component {digest}: upload it first")]
+    ComponentUnknown {
+        /// The tenant.
+        tenant: TenantName,
+        /// The component.
+        digest: Digest,
+    },
+    /// It was not compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileFailure),
+    /// It does not start.
+    #[error(transparent)]
+    Warm(#[from] WarmError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has an app and not its deployment.
+    #[error(
+        "the store has no record of deployment {0}: restore it from a backup, or deploy the app again"
+    )]
+    RecordMissing(DeploymentId),
+    /// A file.
+    #[error("a file of the data folder: {0}")]
+    Io(#[from] io::Error),
+    /// The node is going down.
+    #[error("the node is stopping: try again when it is back")]
+    Stopping,
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// What the node remembers.
+    pub store: Arc<dyn MetadataStore>,
+    /// Uploaded components.
+    pub components: Components,
+    /// Folder of the compiled components.
+    pub artifacts: PathBuf,
+    /// Who compiles.
+    pub compiler: Arc<dyn Compiler>,
+    /// Who runs.
+    pub sandboxes: Arc<dyn Sandboxes>,
+    /// What components wrote.
+    pub logs: Logs,
+    /// The port in the URLs that are given to users.
+    pub port: u16,
+}
+
+/// Names an app among those of all tenants.
+type AppKey = (TenantName, AppName);
+
+/// What the node does about apps.
+pub struct Engine {
+    store: Arc<dyn MetadataStore>,
+    components: Components,
+    artifacts: PathBuf,
+    compiler: Arc<dyn Compiler>,
+    sandboxes: Arc<dyn Sandboxes>,
+    logs: Logs,
+    port: u16,
+    /// The target of each app that is served.
+    served: Mutex<BTreeMap<AppKey, Arc<Target>>>,
+    /// Whose turn it is to change an app.
+    turns: Mutex<HashMap<AppKey, Weak<tokio::sync::Mutex<()>>>>,
+    compilers: Semaphore,
+    /// Read by what puts or uses a component's file, written by what removes them.
+    files: RwLock<()>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("store", &self.store)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that serves nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            store: parts.store,
+            components: parts.components,
+            artifacts: parts.artifacts,
+            compiler: parts.compiler,
+            sandboxes: parts.sandboxes,
+            logs: parts.logs,
+            port: parts.port,
+            served: Mutex::default(),
+            turns: Mutex::default(),
+            compilers: Semaphore::new(COMPILERS),
+            files: RwLock::new(()),
+        })
+    }
+
+    /// Serves every app that the store knows, and removes what nothing refers to: files of deploys that were cut off.
+    /// An app that cannot be served is reported in the node's log and left out; the others are served.
+    ///
+    /// # Errors
+    /// When the store or the data folder cannot be read.
+    pub async fn start(self: &Arc<Self>) -> Result<(), DeployError> {
+        let apps = self.ask(|store| store.apps(None)).await?;
+        let mut starting = tokio::task::JoinSet::new();
+        for app in apps {
+            let engine = Arc::clone(self);
+            starting.spawn(async move {
+                let target = engine.target_of(&app).await;
+                (app, target)
+            });
+        }
+        while let Some(done) = starting.join_next().await {
+            match done.map_err(io::Error::other)? {
+                (app, Ok(target)) => {
+                    lock(&self.served).insert((app.tenant, app.app), target);
+                }
+                (
+                    AppRecord {
+                        tenant,
+                        app,
+                        active,
+                        ..
+                    },
+                    Err(error),
+                ) => {
+                    tracing::error!(%tenant, %app, deployment = %active, %error, "app is not served");
+                }
+            }
+        }
+        self.collect_at_start().await?;
+        self.publish();
+        Ok(())
+    }
+
+    /// The target of an app's active deployment; compiles it where its artifact is not there.
+    async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
+        let key = (app.tenant.clone(), app.app.clone(), app.active);
+        let record = self
+            .ask(move |store| store.deployment(&key.0, &key.1, key.2))
+            .await?
+            .ok_or(DeployError::RecordMissing(app.active))?;
+        let artifact = self.compile(&record.digest).await?;
+        Ok(Arc::new(target(record, artifact)))
+    }
+
+    /// The store, for what only reads; a call may wait for the disk, see [`Engine::ask`].
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn MetadataStore> {
+        &self.store
+    }
+
+    /// Who runs the apps.
+    #[must_use]
+    pub fn sandboxes(&self) -> &Arc<dyn Sandboxes> {
+        &self.sandboxes
+    }
+
+    /// What components wrote.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// The URL of an app.
+    #[must_use]
+    pub fn url(&self, tenant: &TenantName, app: &AppName) -> String {
+        app.url(tenant, self.port)
+    }
+
+    /// Asks the store where blocking is allowed.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn ask<T, F>(&self, question: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn MetadataStore) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        let answer = tokio::task::spawn_blocking(move || question(store.as_ref())).await;
+        answer.unwrap_or_else(|error| {
+            Err(StoreError::Failed {
+                path: PathBuf::from("store"),
+                why: error.to_string(),
+            })
+        })
+    }
+
+    /// Waits for the turn to change an app.
+    async fn turn(&self, key: &AppKey) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = lock(&self.turns);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(key).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                turns.insert(key.clone(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
+    /// Has the data plane serve what is to be served.
+    fn publish(&self) {
+        // Held while publishing: tables reach the data plane in the order in which they were made.
+        let served = lock(&self.served);
+        let route = |((tenant, app), target): (&AppKey, &Arc<Target>)| {
+            (app.host(tenant), Arc::clone(target))
+        };
+        self.sandboxes
+            .publish(served.iter().map(route).collect::<RouteTable>());
+    }
+
+    /// Deletes an app with its deployments and its log; tells whether it was there.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn delete_app(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+    ) -> Result<bool, DeployError> {
+        let key = (tenant.clone(), app.clone());
+        let _turn = self.turn(&key).await;
+        let (t, a) = key.clone();
+        if !self.ask(move |store| store.delete_app(&t, &a)).await? {
+            return Ok(false);
+        }
+        lock(&self.served).remove(&key);
+        self.publish();
+        self.logs.delete(tenant, app).await;
+        self.collect_later().await;
+        tracing::info!(%tenant, %app, "app deleted");
+        Ok(true)
+    }
+
+    /// Deletes a tenant that has no apps; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::TenantNotEmpty`], or when the store cannot be written.
+    pub async fn delete_tenant(&self, tenant: &TenantName) -> Result<bool, DeployError> {
+        let name = tenant.clone();
+        let deleted = self.ask(move |store| store.delete_tenant(&name)).await?;
+        if deleted {
+            self.collect_later().await;
+            tracing::info!(%tenant, "tenant deleted");
+        }
+        Ok(deleted)
+    }
+}
+
+/// What the data plane is told about a deployment.
+fn target(record: DeploymentRecord, artifact: PathBuf) -> Target {
+    Target {
+        tenant: record.tenant,
+        app: record.app,
+        deployment: record.deployment,
+        artifact,
+        digest: record.digest,
+        env: record.env,
+        allow_hosts: record.allow_hosts,
+        limits: record.limits,
+    }
+}
+
+/// Locks what no panic can leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names a deployment in a log.
+fn describe(tenant: &TenantName, app: &AppName, deployment: DeploymentId) -> String {
+    format!("{tenant}/{app} #{deployment}")
+}
+
+#[cfg(test)]
+mod tests;

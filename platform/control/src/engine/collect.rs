@@ -1,0 +1,89 @@
+//! Removes what nothing refers to any more: components, artifacts, logs.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use platform_model::Digest;
+use time::{Duration, OffsetDateTime};
+
+use super::{DeployError, Engine, lock};
+use crate::store::ComponentRecord;
+
+/// How long a component that no deployment uses is kept while the node runs: its deploy may be on its way.
+const GRACE: Duration = Duration::hours(1);
+
+impl Engine {
+    /// At the start there are no deploys on their way: whatever no deployment refers to is left over.
+    pub(super) async fn collect_at_start(&self) -> Result<(), DeployError> {
+        self.collect_components(Duration::ZERO).await?;
+        let used: HashSet<PathBuf> = lock(&self.served)
+            .values()
+            .map(|target| target.artifact.clone())
+            .collect();
+        let removed = remove_others(&self.artifacts, &used)?;
+        if removed > 0 {
+            tracing::info!(removed, "removed artifacts that no app uses");
+        }
+        let apps = self.ask(|store| store.apps(None)).await?;
+        let names = apps.into_iter().map(|app| (app.tenant, app.app)).collect();
+        self.logs.keep_only(&names)?;
+        Ok(())
+    }
+
+    /// While the node runs: does what can be done now, and leaves to the next time what cannot.
+    pub(super) async fn collect_later(&self) {
+        if let Err(error) = self.collect_components(GRACE).await {
+            tracing::warn!(%error, "could not remove components that no app uses");
+        }
+    }
+
+    async fn collect_components(&self, grace: Duration) -> Result<(), DeployError> {
+        // A deploy or an upload is on its way: it could be of a component that is to be removed.
+        let Ok(_files) = self.files.try_write() else {
+            return Ok(());
+        };
+        let before = OffsetDateTime::now_utc() - grace;
+        let (kept, forgotten) = self
+            .ask(move |store| {
+                let deployments = store.deployments(None)?;
+                let used: HashSet<_> = deployments
+                    .iter()
+                    .map(|deployment| (&deployment.tenant, deployment.digest))
+                    .collect();
+                let unused = |component: &ComponentRecord| {
+                    !used.contains(&(&component.tenant, component.digest))
+                        && component.uploaded_at <= before
+                };
+                let (forgotten, kept): (Vec<_>, Vec<_>) =
+                    store.components()?.into_iter().partition(unused);
+                store.forget_components(&forgotten)?;
+                let kept: HashSet<Digest> = kept
+                    .into_iter()
+                    .map(|component| component.digest)
+                    .chain(used.into_iter().map(|(_, digest)| digest))
+                    .collect();
+                Ok((kept, forgotten.len()))
+            })
+            .await?;
+        let removed = self.components.collect(|digest| kept.contains(digest))?;
+        if removed + forgotten > 0 {
+            tracing::info!(removed, "removed components that no app uses");
+        }
+        Ok(())
+    }
+}
+
+/// Removes every file of a folder that is not in `used`; tells how many.
+fn remove_others(folder: &Path, used: &HashSet<PathBuf>) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !used.contains(&entry.path()) && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

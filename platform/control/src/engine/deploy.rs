@@ -1,0 +1,151 @@
+//! One deploy, from the request to the switch; and the upload that comes before it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use platform_data::Target;
+use platform_model::{AppName, ComponentUpload, DeployRequest, Digest, TenantName};
+use time::OffsetDateTime;
+
+use super::{DeployError, Engine, describe, lock, target};
+use crate::components::Upload;
+use crate::sandbox::CompileFailure;
+use crate::store::{ComponentRecord, DeploymentRecord};
+
+/// Stops the VM of a deploy that does not end in a commit, however it ends.
+struct Warming<'a> {
+    engine: &'a Engine,
+    target: Option<Arc<Target>>,
+}
+
+impl Drop for Warming<'_> {
+    fn drop(&mut self) {
+        if let Some(target) = self.target.take() {
+            self.engine.sandboxes.discard(&target);
+        }
+    }
+}
+
+impl Engine {
+    /// Begins the upload of a component.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub async fn upload(&self) -> Result<Upload, DeployError> {
+        Ok(self.components.upload().await?)
+    }
+
+    /// Ends the upload of a component: the tenant may deploy it from now on. A component that no deployment uses is
+    /// kept until the node starts again.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn uploaded(
+        &self,
+        tenant: &TenantName,
+        upload: Upload,
+    ) -> Result<ComponentUpload, DeployError> {
+        let _files = self.files.read().await;
+        let (digest, size) = upload.finish(&self.components).await?;
+        let record = ComponentRecord {
+            tenant: tenant.clone(),
+            digest,
+            size,
+            uploaded_at: OffsetDateTime::now_utc(),
+        };
+        self.ask(move |store| store.put_component(&record)).await?;
+        Ok(ComponentUpload { digest, size })
+    }
+
+    /// Deploys a component as the next deployment of an app, which answers from now on.
+    ///
+    /// It runs to its end even where the caller does not wait for it.
+    ///
+    /// # Errors
+    /// Why it was not deployed; nothing of it is left then.
+    pub async fn deploy(
+        self: &Arc<Self>,
+        tenant: TenantName,
+        app: AppName,
+        request: DeployRequest,
+    ) -> Result<DeploymentRecord, DeployError> {
+        request.check()?;
+        let engine = Arc::clone(self);
+        let deploy = tokio::spawn(async move { engine.deploy_in_turn(tenant, app, request).await });
+        // A task that is neither aborted nor panics always ends: anything else is the runtime going down.
+        deploy.await.unwrap_or(Err(DeployError::Stopping))
+    }
+
+    async fn deploy_in_turn(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        request: DeployRequest,
+    ) -> Result<DeploymentRecord, DeployError> {
+        let key = (tenant.clone(), app.clone());
+        let _turn = self.turn(&key).await;
+        let _files = self.files.read().await;
+        self.check_component(&tenant, request.digest).await?;
+        let artifact = self.compile(&request.digest).await?;
+        let (t, a) = key.clone();
+        let number = self.ask(move |store| store.next_deployment(&t, &a)).await?;
+        let record = DeploymentRecord {
+            tenant,
+            app,
+            deployment: number,
+            digest: request.digest,
+            env: request.env,
+            allow_hosts: request.allow_hosts,
+            limits: request.limits,
+            created_at: OffsetDateTime::now_utc(),
+        };
+        let target = Arc::new(target(record.clone(), artifact));
+        let mut warming = Warming {
+            engine: self,
+            target: Some(Arc::clone(&target)),
+        };
+        let report = self.sandboxes.warm(Arc::clone(&target)).await?;
+        let commit = record.clone();
+        self.ask(move |store| store.commit_deployment(&commit))
+            .await?;
+        warming.target = None;
+        lock(&self.served).insert(key, target);
+        self.publish();
+        let name = describe(&record.tenant, &record.app, number);
+        tracing::info!(deployment = %name, digest = %record.digest, ready = ?report.ready, "deployed");
+        Ok(record)
+    }
+
+    /// Whether the tenant may deploy a component.
+    async fn check_component(
+        &self,
+        tenant: &TenantName,
+        digest: Digest,
+    ) -> Result<(), DeployError> {
+        let name = tenant.clone();
+        let known = self
+            .ask(move |store| store.component(&name, &digest))
+            .await?
+            .is_some();
+        if known && tokio::fs::try_exists(self.components.path(&digest)).await? {
+            return Ok(());
+        }
+        Err(DeployError::ComponentUnknown {
+            tenant: tenant.clone(),
+            digest,
+        })
+    }
+
+    /// Compiles a component, or finds it compiled; the artifact.
+    pub(super) async fn compile(&self, digest: &Digest) -> Result<PathBuf, DeployError> {
+        let permit = self.compilers.acquire().await;
+        let _permit = permit.map_err(|_| DeployError::Stopping)?;
+        let compiler = Arc::clone(&self.compiler);
+        let component = self.components.path(digest);
+        let folder = self.artifacts.clone();
+        let compiled =
+            tokio::task::spawn_blocking(move || compiler.compile(&component, &folder)).await;
+        let failed = |e: tokio::task::JoinError| CompileFailure::Failed(e.to_string());
+        Ok(compiled.map_err(failed)??)
+    }
+}

@@ -1,0 +1,201 @@
+//! The errors of the admin API: one table of codes, and one place that says which error gets which.
+//!
+//! Codes are stable: programs compare them. `detail` is for people and may change.
+
+use std::io;
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use platform_data::WarmError;
+use platform_model::Problem;
+
+use crate::engine::DeployError;
+use crate::sandbox::CompileFailure;
+use crate::store::StoreError;
+
+/// Declares the codes: each with its status, its stable word and its title.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)*) => {
+        /// A kind of problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Status, stable word and title.
+            #[must_use]
+            pub fn entry(self) -> (StatusCode, &'static str, &'static str) {
+                match self {
+                    $(Self::$name => (StatusCode::$status, $code, $title),)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// No token.
+    TokenMissing = UNAUTHORIZED, "token-missing", "No token";
+    /// Another token.
+    TokenWrong = UNAUTHORIZED, "token-wrong", "Wrong token";
+    /// No such path.
+    PathUnknown = NOT_FOUND, "path-unknown", "No such path";
+    /// The path is there, the method is not.
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed";
+    /// A name in the path is none.
+    NameInvalid = BAD_REQUEST, "name-invalid", "Invalid name";
+    /// The query is not understood.
+    QueryInvalid = BAD_REQUEST, "query-invalid", "Invalid query";
+    /// The body is not the JSON that is expected.
+    JsonInvalid = BAD_REQUEST, "json-invalid", "Invalid JSON";
+    /// The body is of another type.
+    TypeUnsupported = UNSUPPORTED_MEDIA_TYPE, "type-unsupported", "Unsupported content type";
+    /// The body ended early.
+    BodyIncomplete = BAD_REQUEST, "body-incomplete", "Incomplete body";
+    /// The body is too long.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "Body too large";
+    /// A value of a deploy is not possible.
+    DeployInvalid = UNPROCESSABLE_ENTITY, "deploy-invalid", "Invalid deploy request";
+    /// No such tenant.
+    TenantUnknown = NOT_FOUND, "tenant-not-found", "No such tenant";
+    /// The tenant has apps.
+    TenantNotEmpty = CONFLICT, "tenant-not-empty", "Tenant not empty";
+    /// No such app.
+    AppUnknown = NOT_FOUND, "app-not-found", "No such app";
+    /// No such deployment.
+    DeploymentUnknown = NOT_FOUND, "deployment-not-found", "No such deployment";
+    /// The tenant has no such component.
+    ComponentUnknown = NOT_FOUND, "component-not-found", "No such component";
+    /// Not a component that can be served.
+    ComponentRejected = UNPROCESSABLE_ENTITY, "component-rejected", "Component rejected";
+    /// It takes too much to compile.
+    CompileLimit = UNPROCESSABLE_ENTITY, "compile-limit", "Component too large to compile";
+    /// The compiler failed.
+    CompileFailed = INTERNAL_SERVER_ERROR, "compile-failed", "Compiler failed";
+    /// It compiles and does not start.
+    StartRefused = UNPROCESSABLE_ENTITY, "start-refused", "Component does not start";
+    /// It was not ready in time.
+    StartTimeout = GATEWAY_TIMEOUT, "start-timeout", "Component not ready in time";
+    /// The node could not make a VM.
+    VmUnavailable = SERVICE_UNAVAILABLE, "vm-unavailable", "No VM available";
+    /// Somebody else changed the app.
+    Conflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    /// No room on the disk.
+    DiskFull = INSUFFICIENT_STORAGE, "disk-full", "Disk full";
+    /// The store failed.
+    StoreFailed = INTERNAL_SERVER_ERROR, "store-failed", "Store failed";
+    /// The node is going down.
+    Stopping = SERVICE_UNAVAILABLE, "stopping", "Node is stopping";
+}
+
+/// An error of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// Its kind.
+    pub code: Code,
+    /// What happened and what to do.
+    pub detail: String,
+}
+
+impl ApiError {
+    /// An error of a kind.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    /// The error as a client sees it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let (status, code, title) = self.code.entry();
+        Problem::new(status.as_u16(), code, title, self.detail.clone())
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The status, and the problem as an extension: the request's id is added where it is known, and the body made
+    /// there.
+    fn into_response(self) -> Response {
+        let (status, _, _) = self.code.entry();
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self.problem());
+        response
+    }
+}
+
+impl From<DeployError> for ApiError {
+    fn from(error: DeployError) -> Self {
+        let detail = error.to_string();
+        let code = match error {
+            DeployError::Request(_) => Code::DeployInvalid,
+            DeployError::ComponentUnknown { .. } => Code::ComponentUnknown,
+            DeployError::Compile(CompileFailure::Rejected(_)) => Code::ComponentRejected,
+            DeployError::Compile(CompileFailure::Limit(_)) => Code::CompileLimit,
+            DeployError::Compile(CompileFailure::DiskFull(_)) => Code::DiskFull,
+            DeployError::Compile(CompileFailure::Failed(_)) => Code::CompileFailed,
+            DeployError::Warm(WarmError::Refused(_)) => Code::StartRefused,
+            DeployError::Warm(WarmError::Timeout(_)) => Code::StartTimeout,
+            DeployError::Warm(WarmError::Unavailable(_)) => Code::VmUnavailable,
+            DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
+            DeployError::Store(error) => return error.into(),
+            DeployError::Io(error) => return error.into(),
+            DeployError::RecordMissing(_) => Code::StoreFailed,
+        };
+        Self { code, detail }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::DiskFull { .. } => Code::DiskFull,
+            StoreError::TenantNotEmpty(_) => Code::TenantNotEmpty,
+            StoreError::NumberTaken(_) => Code::Conflict,
+            StoreError::Damaged { .. } | StoreError::Failed { .. } => Code::StoreFailed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<io::Error> for ApiError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(
+                Code::DiskFull,
+                "the disk of the data folder is full: make room and try again",
+            ),
+            _ => Self::new(
+                Code::StoreFailed,
+                format!("a file of the data folder: {error}"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_code_is_one_word_of_its_own() {
+        let words: HashSet<_> = Code::ALL.iter().map(|code| code.entry().1).collect();
+        assert_eq!(words.len(), Code::ALL.len());
+        let word = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        assert!(words.iter().all(|w| word(w)));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let error = ApiError::from(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(error.code, Code::DiskFull);
+        assert_eq!(error.problem().status, 507);
+    }
+}

@@ -1,0 +1,71 @@
+//! The two neighbours that the engine works with, as traits: who compiles, and who runs.
+//!
+//! The node plugs in the compiler's process and the data plane; tests plug in something smaller.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use platform_data::{DataPlane, DataStatus, RouteTable, Target, WarmError, WarmReport};
+
+/// A future that a trait object gives.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why a component was not compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileFailure {
+    /// It is not a component that can be served; the text says why.
+    #[error("{0}")]
+    Rejected(String),
+    /// It needs more memory or time to compile than there is for it.
+    #[error("{0}")]
+    Limit(String),
+    /// There is no room for the artifact.
+    #[error("{0}")]
+    DiskFull(String),
+    /// The compiler failed; not the component's fault.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Turns a component into an artifact.
+pub trait Compiler: Debug + Send + Sync + 'static {
+    /// Compiles the file `component` to a file in `folder`, or finds it there; the file. May take minutes: called
+    /// where blocking is allowed.
+    ///
+    /// # Errors
+    /// Why it is not compiled.
+    fn compile(&self, component: &Path, folder: &Path) -> Result<PathBuf, CompileFailure>;
+}
+
+/// Runs targets and leads requests to them.
+pub trait Sandboxes: Send + Sync + 'static {
+    /// Starts a VM for a target; see [`DataPlane::warm`].
+    fn warm(&self, target: Arc<Target>) -> BoxFuture<'_, Result<WarmReport, WarmError>>;
+    /// Stops the VM of a target that was not published; see [`DataPlane::discard`].
+    fn discard(&self, target: &Target);
+    /// Serves a table; see [`DataPlane::publish`].
+    fn publish(&self, table: RouteTable);
+    /// What is running; see [`DataPlane::status`].
+    fn status(&self) -> BoxFuture<'_, DataStatus>;
+}
+
+impl Sandboxes for DataPlane {
+    fn warm(&self, target: Arc<Target>) -> BoxFuture<'_, Result<WarmReport, WarmError>> {
+        Box::pin(DataPlane::warm(self, target))
+    }
+
+    fn discard(&self, target: &Target) {
+        DataPlane::discard(self, target);
+    }
+
+    fn publish(&self, table: RouteTable) {
+        DataPlane::publish(self, table);
+    }
+
+    fn status(&self) -> BoxFuture<'_, DataStatus> {
+        Box::pin(DataPlane::status(self))
+    }
+}
