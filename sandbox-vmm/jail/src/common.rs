@@ -66,17 +66,27 @@ pub(crate) fn close_from(first: u32) -> Result<(), JailError> {
     step("closing descriptors", descriptors::close_from(first))
 }
 
-/// Sets the soft and hard limit of a resource, no higher than the hard limit it has now.
+/// Sets the limit of a resource, no higher than the hard limit it has now.
 pub(crate) fn limit(what: &'static str, resource: Resource, value: u64) -> Result<(), JailError> {
+    limits(what, resource, value, value)
+}
+
+/// Sets the soft and the hard limit of a resource, neither higher than the hard limit it has now.
+pub(crate) fn limits(
+    what: &'static str,
+    resource: Resource,
+    soft: u64,
+    hard: u64,
+) -> Result<(), JailError> {
     let maximum = rustix::process::getrlimit(resource).maximum;
-    let value = maximum.map_or(value, |maximum| maximum.min(value));
+    let at_most = |value: u64| Some(maximum.map_or(value, |maximum| maximum.min(value)));
     step(
         what,
         setrlimit(
             resource,
             Rlimit {
-                current: Some(value),
-                maximum: Some(value),
+                current: at_most(soft),
+                maximum: at_most(hard),
             },
         ),
     )

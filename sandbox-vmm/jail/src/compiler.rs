@@ -1,6 +1,6 @@
 //! A compiler's confinement.
 
-use crate::common::{JailError, close_from, die_with_parent, drop_privileges, limit};
+use crate::common::{self, JailError, close_from, die_with_parent, drop_privileges, limit};
 use crate::descriptors::unshare;
 use rustix::process::{Pid, Resource};
 use rustix::thread::UnshareFlags;
@@ -35,10 +35,13 @@ pub fn confine_compiler(parent: Pid, limits: &CompilerLimits) -> Result<Confinem
     // After the namespaces: entering a user namespace makes a process dumpable again on some kernels.
     drop_privileges()?;
     limit("the address space limit", Resource::As, limits.memory_bytes)?;
-    limit(
+    // The soft limit tells itself by its signal, SIGXCPU; SIGKILL could be anybody's.
+    let cpu = limits.cpu_seconds;
+    common::limits(
         "the processor time limit",
         Resource::Cpu,
-        limits.cpu_seconds,
+        cpu,
+        cpu.saturating_add(2),
     )?;
     limit("the file size limit", Resource::Fsize, limits.output_bytes)?;
     Ok(Confinement { network })
