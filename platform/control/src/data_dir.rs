@@ -29,7 +29,7 @@ pub enum DataDirError {
         pid: Option<u32>,
     },
     /// Its file system is mounted read-only, or its permissions forbid writing.
-    #[error("the data folder cannot be written ({}: {}): give cloisterd a folder that its user may write", .path.display(), .source)]
+    #[error("{} cannot be written: give cloisterd a data folder that its user may write", .path.display())]
     NotWritable {
         /// What could not be written.
         path: PathBuf,
@@ -37,13 +37,13 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// There is no room.
-    #[error("the disk is full ({}): make room for the data folder, then start cloisterd again", .path.display())]
+    #[error("the disk is full, {} cannot be written: make room for the data folder, then start cloisterd again", .path.display())]
     Full {
         /// What could not be written.
         path: PathBuf,
     },
     /// Anything else.
-    #[error("cannot use the data folder ({}: {})", .path.display(), .source)]
+    #[error("{} of the data folder cannot be used", .path.display())]
     Io {
         /// What failed.
         path: PathBuf,

@@ -25,6 +25,8 @@ pub mod api;
 pub mod components;
 pub mod data_dir;
 pub mod engine;
+#[cfg(test)]
+mod fake;
 pub mod logs;
 pub mod problem;
 pub mod sandbox;

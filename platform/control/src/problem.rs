@@ -70,7 +70,8 @@ codes! {
     DeploymentUnknown = NOT_FOUND, "deployment-not-found", "No such deployment";
     /// The tenant has no such component.
     ComponentUnknown = NOT_FOUND, "component-not-found", "No such component";
-    /// Not a component that can be served.
+    /// Not a component that can be served. The compiler has a more exact word for each case, such as
+    /// `component-empty`, which takes this one's place.
     ComponentRejected = UNPROCESSABLE_ENTITY, "component-rejected", "Component rejected";
     /// It takes too much to compile.
     CompileLimit = UNPROCESSABLE_ENTITY, "compile-limit", "Component too large to compile";
@@ -97,6 +98,8 @@ codes! {
 pub struct ApiError {
     /// Its kind.
     pub code: Code,
+    /// Its stable word: that of its kind, or a more exact one.
+    pub word: &'static str,
     /// What happened and what to do.
     pub detail: String,
 }
@@ -106,6 +109,7 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
+            word: code.entry().1,
             detail: detail.into(),
         }
     }
@@ -113,8 +117,8 @@ impl ApiError {
     /// The error as a client sees it.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let (status, code, title) = self.code.entry();
-        Problem::new(status.as_u16(), code, title, self.detail.clone())
+        let (status, _, title) = self.code.entry();
+        Problem::new(status.as_u16(), self.word, title, self.detail.clone())
     }
 }
 
@@ -135,7 +139,10 @@ impl From<DeployError> for ApiError {
         let code = match error {
             DeployError::Request(_) => Code::DeployInvalid,
             DeployError::ComponentUnknown { .. } => Code::ComponentUnknown,
-            DeployError::Compile(CompileFailure::Rejected(_)) => Code::ComponentRejected,
+            DeployError::Compile(CompileFailure::Rejected { code: word, .. }) => {
+                let code = Code::ComponentRejected;
+                return Self { code, word, detail };
+            }
             DeployError::Compile(CompileFailure::Limit(_)) => Code::CompileLimit,
             DeployError::Compile(CompileFailure::DiskFull(_)) => Code::DiskFull,
             DeployError::Compile(CompileFailure::Failed(_)) => Code::CompileFailed,
@@ -147,7 +154,7 @@ impl From<DeployError> for ApiError {
             DeployError::Io(error) => return error.into(),
             DeployError::RecordMissing(_) => Code::StoreFailed,
         };
-        Self { code, detail }
+        Self::new(code, detail)
     }
 }
 

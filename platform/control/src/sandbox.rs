@@ -17,8 +17,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileFailure {
     /// It is not a component that can be served; the text says why.
-    #[error("{0}")]
-    Rejected(String),
+    #[error("{detail}")]
+    Rejected {
+        /// A stable word for the case, such as `component-empty`.
+        code: &'static str,
+        /// What is wrong and what to do.
+        detail: String,
+    },
     /// It needs more memory or time to compile than there is for it.
     #[error("{0}")]
     Limit(String),

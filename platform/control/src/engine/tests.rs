@@ -1,1 +1,187 @@
+//! Deploys against fake neighbours and a real data folder.
 
+use std::fs;
+
+use platform_model::{DeployRequest, Limits};
+
+use super::*;
+use crate::fake::Node;
+
+fn names() -> (TenantName, AppName) {
+    (TenantName::default(), "shop".parse().unwrap())
+}
+
+async fn upload(node: &Node, content: &[u8]) -> Digest {
+    let mut upload = node.engine.upload().await.unwrap();
+    upload.write(content).await.unwrap();
+    let uploaded = node.engine.uploaded(&TenantName::default(), upload).await;
+    uploaded.unwrap().digest
+}
+
+async fn deploy(node: &Node, digest: Digest) -> Result<u64, DeployError> {
+    let (tenant, app) = names();
+    let deployed = node
+        .engine
+        .deploy(tenant, app, DeployRequest::new(digest))
+        .await;
+    deployed.map(|record| record.deployment.0)
+}
+
+#[tokio::test]
+async fn a_deploy_is_served_and_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let node = Node::start(folder.path()).await;
+        let first = upload(&node, b"one").await;
+        assert_eq!(deploy(&node, first).await.unwrap(), 1);
+        let second = upload(&node, b"two").await;
+        assert_eq!(deploy(&node, second).await.unwrap(), 2);
+        assert_eq!(node.routes(), [("shop.localhost".to_owned(), 2)]);
+    }
+    let node = Node::start(folder.path()).await;
+    assert_eq!(node.routes(), [("shop.localhost".to_owned(), 2)]);
+    // Both components may be looked up again; only the one that is served has an artifact.
+    assert_eq!(node.files("components").len(), 2);
+    assert_eq!(node.files("artifacts").len(), 1);
+}
+
+#[tokio::test]
+async fn what_fails_leaves_the_app_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path()).await;
+    let good = upload(&node, b"good").await;
+    deploy(&node, good).await.unwrap();
+    let bad = upload(&node, b"bad").await;
+    let error = deploy(&node, bad).await.unwrap_err();
+    assert!(matches!(error, DeployError::Compile(_)), "{error}");
+    let lazy = upload(&node, b"lazy").await;
+    let error = deploy(&node, lazy).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the component does not start: it has no handler"
+    );
+    let discarded = node.sandboxes.0.lock().unwrap().discarded.clone();
+    assert_eq!(discarded, [DeploymentId(2)]);
+    assert_eq!(node.routes(), [("shop.localhost".to_owned(), 1)]);
+    assert_eq!(node.engine.store().deployments(None).unwrap().len(), 1);
+    // The number was not used up.
+    assert_eq!(deploy(&node, good).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_possible_is_refused_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path()).await;
+    let (tenant, app) = names();
+    let mut request = DeployRequest::new(Digest::from_sha256([0; 32]));
+    let unknown = node
+        .engine
+        .deploy(tenant.clone(), app.clone(), request.clone())
+        .await;
+    assert!(matches!(unknown, Err(DeployError::ComponentUnknown { .. })));
+    request.limits = Limits {
+        cpu_ms: 0,
+        ..Limits::default()
+    };
+    let invalid = node.engine.deploy(tenant, app, request).await;
+    assert!(matches!(invalid, Err(DeployError::Request(_))));
+    assert!(node.sandboxes.0.lock().unwrap().warmed.is_empty());
+}
+
+#[tokio::test]
+async fn a_component_is_for_the_tenant_that_uploaded_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path()).await;
+    let digest = upload(&node, b"one").await;
+    let other: TenantName = "other".parse().unwrap();
+    let deploy = node
+        .engine
+        .deploy(other, names().1, DeployRequest::new(digest))
+        .await;
+    assert!(matches!(deploy, Err(DeployError::ComponentUnknown { .. })));
+}
+
+#[tokio::test]
+async fn deploys_of_one_app_at_once_get_numbers_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path()).await;
+    let digest = upload(&node, b"one").await;
+    let mut deploys = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let engine = Arc::clone(&node.engine);
+        let (tenant, app) = names();
+        deploys.spawn(async move { engine.deploy(tenant, app, DeployRequest::new(digest)).await });
+    }
+    let mut numbers: Vec<_> = deploys
+        .join_all()
+        .await
+        .into_iter()
+        .map(|d| d.unwrap().deployment.0)
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(node.routes(), [("shop.localhost".to_owned(), 8)]);
+}
+
+#[tokio::test]
+async fn a_deleted_app_is_gone_with_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let node = Node::start(folder.path()).await;
+        let digest = upload(&node, b"one").await;
+        deploy(&node, digest).await.unwrap();
+        let (tenant, app) = names();
+        assert!(node.engine.delete_app(&tenant, &app).await.unwrap());
+        assert!(!node.engine.delete_app(&tenant, &app).await.unwrap());
+        assert!(node.routes().is_empty());
+    }
+    let node = Node::start(folder.path()).await;
+    assert!(node.routes().is_empty());
+    assert!(node.files("components").is_empty());
+    assert!(node.files("artifacts").is_empty());
+}
+
+#[tokio::test]
+async fn what_a_killed_node_left_is_removed_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = {
+        let node = Node::start(folder.path()).await;
+        let digest = upload(&node, b"one").await;
+        deploy(&node, digest).await.unwrap();
+        upload(&node, b"never deployed").await;
+        digest
+    };
+    let root = folder.path();
+    fs::write(root.join("components/upload-3"), "half").unwrap();
+    fs::write(root.join("artifacts/.tmp"), "half").unwrap();
+    fs::create_dir_all(root.join("logs/default/gone")).unwrap();
+    let node = Node::start(root).await;
+    assert_eq!(node.files("components"), [format!("{}.wasm", kept.hex())]);
+    assert_eq!(node.files("artifacts").len(), 1);
+    assert!(!root.join("logs/default/gone").exists());
+}
+
+#[tokio::test]
+async fn an_app_that_cannot_be_served_does_not_keep_the_others_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let node = Node::start(folder.path()).await;
+        let digest = upload(&node, b"one").await;
+        deploy(&node, digest).await.unwrap();
+        let other = upload(&node, b"two").await;
+        let request = DeployRequest::new(other);
+        let app = "other".parse().unwrap();
+        node.engine
+            .deploy(TenantName::default(), app, request)
+            .await
+            .unwrap();
+        fs::remove_file(
+            folder
+                .path()
+                .join(format!("components/{}.wasm", other.hex())),
+        )
+        .unwrap();
+    }
+    let node = Node::start(folder.path()).await;
+    assert_eq!(node.routes(), [("shop.localhost".to_owned(), 1)]);
+}

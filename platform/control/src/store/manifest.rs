@@ -35,7 +35,7 @@ pub enum OpenError {
         why: String,
     },
     /// The system does not let it be read or written.
-    #[error("cannot open the state in {} ({source}): see to it that cloisterd's user may write there and that the disk has room", .path.display())]
+    #[error("cannot open the state in {}: see to it that cloisterd's user may write there and that the disk has room", .path.display())]
     Io {
         /// Its folder.
         path: PathBuf,

@@ -1,0 +1,133 @@
+//! Neighbours for tests: a compiler that copies, and sandboxes that only remember.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use platform_data::{DataStatus, RouteTable, Target, WarmError, WarmReport};
+use platform_model::DeploymentId;
+
+use crate::components::Components;
+use crate::data_dir::DataDir;
+use crate::engine::{Engine, Parts};
+use crate::logs::Logs;
+use crate::sandbox::{BoxFuture, CompileFailure, Compiler, Sandboxes};
+use crate::store::SledStore;
+
+/// Copies components; refuses those that begin with `bad`.
+#[derive(Debug)]
+pub(crate) struct Copier;
+
+impl Compiler for Copier {
+    fn compile(&self, component: &Path, folder: &Path) -> Result<PathBuf, CompileFailure> {
+        let content = fs::read(component).map_err(|e| CompileFailure::Failed(e.to_string()))?;
+        if content.starts_with(b"bad") {
+            return Err(CompileFailure::Rejected {
+                code: "component-not-wasm",
+                detail: "this is not WebAssembly".to_owned(),
+            });
+        }
+        let artifact = folder.join(component.with_extension("cwasm").file_name().unwrap());
+        fs::write(&artifact, content).unwrap();
+        Ok(artifact)
+    }
+}
+
+/// What was asked of the sandboxes.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    /// Host and deployment, as last published.
+    pub(crate) routes: BTreeMap<String, DeploymentId>,
+    /// Deployments that were warmed.
+    pub(crate) warmed: Vec<DeploymentId>,
+    /// Deployments that were discarded.
+    pub(crate) discarded: Vec<DeploymentId>,
+}
+
+/// Sandboxes that only remember. An artifact that begins with `lazy` does not start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(pub(crate) Arc<Mutex<Remembered>>);
+
+impl Sandboxes for Memory {
+    fn warm(&self, target: Arc<Target>) -> BoxFuture<'_, Result<WarmReport, WarmError>> {
+        let mut remembered = self.0.lock().unwrap();
+        remembered.warmed.push(target.deployment);
+        let lazy = fs::read(&target.artifact).unwrap().starts_with(b"lazy");
+        let report = WarmReport {
+            setup: Duration::ZERO,
+            ready: Duration::ZERO,
+        };
+        let answer = if lazy {
+            Err(WarmError::Refused("it has no handler".to_owned()))
+        } else {
+            Ok(report)
+        };
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn discard(&self, target: &Target) {
+        self.0.lock().unwrap().discarded.push(target.deployment);
+    }
+
+    fn publish(&self, table: RouteTable) {
+        let routes = table.iter();
+        self.0.lock().unwrap().routes = routes
+            .map(|(host, target)| (host.to_owned(), target.deployment))
+            .collect();
+    }
+
+    fn status(&self) -> BoxFuture<'_, DataStatus> {
+        Box::pin(std::future::ready(DataStatus::default()))
+    }
+}
+
+/// An engine with fake neighbours on a data folder. The folder is unlocked when the value is dropped.
+pub(crate) struct Node {
+    pub(crate) dir: DataDir,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) sandboxes: Memory,
+}
+
+impl Node {
+    /// Starts as the daemon does.
+    pub(crate) async fn start(folder: &Path) -> Self {
+        let dir = DataDir::open(folder).unwrap();
+        let sandboxes = Memory::default();
+        let engine = Engine::new(Parts {
+            store: Arc::new(SledStore::open(&dir.store()).unwrap()),
+            components: Components::open(dir.components()).unwrap(),
+            artifacts: dir.artifacts(),
+            compiler: Arc::new(Copier),
+            sandboxes: Arc::new(sandboxes.clone()),
+            logs: Logs::open(dir.logs()).unwrap(),
+            port: 7380,
+        });
+        engine.start().await.unwrap();
+        Self {
+            dir,
+            engine,
+            sandboxes,
+        }
+    }
+
+    /// Names of the files in a folder of the data folder.
+    pub(crate) fn files(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.root().join(folder)).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Host and deployment, as last published.
+    pub(crate) fn routes(&self) -> Vec<(String, u64)> {
+        let routes = &self.sandboxes.0.lock().unwrap().routes;
+        routes
+            .iter()
+            .map(|(host, id)| (host.clone(), id.0))
+            .collect()
+    }
+}
