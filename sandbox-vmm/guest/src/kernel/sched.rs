@@ -183,6 +183,17 @@ pub fn unpark(id: ThreadId) {
     });
 }
 
+/// Ends the wasm of a thread as soon as it runs: it is over its limit from now on, for this reason (one of
+/// `sandbox_abi::message::outcome`). The thread is not unparked.
+pub fn end(id: ThreadId, outcome: u32) {
+    SCHEDULER.with(|s| {
+        if let Some(thread) = s.threads.get_mut(id.slot as usize).filter(|t| t.generation == id.generation) {
+            thread.account.limit_ns = Some(0);
+            thread.account.outcome = Some(outcome);
+        }
+    });
+}
+
 /// Lets the others go first.
 pub fn yield_now() {
     let ready = SCHEDULER.with(|s| {

@@ -1,0 +1,313 @@
+//! The engine, the component, and one request.
+//!
+//! Every request runs on a thread of its own, in an instance of its own: plain synchronous calls of wasmtime on the
+//! thread's stack. A host function that has to wait parks the thread ([`State::wait`]).
+
+use crate::http::body::Body;
+use crate::http::incoming::IncomingRequest;
+use crate::http::outgoing::Outparam;
+use crate::kernel::cell::Local;
+use crate::kernel::{account, sched, stack, time};
+use crate::link::{self, bindings};
+use crate::wasi::cli::Exit;
+use crate::{platform, streams};
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use sandbox_abi::config::{Config, Limits};
+use sandbox_abi::message::{outcome, reset};
+use wasmtime::component::{Component, ResourceTable};
+use wasmtime::{Engine, ResourceLimiter, Store, Trap};
+
+/// Most entries of a request's resource table.
+const RESOURCES: usize = 64 << 10;
+/// Bytes that one call of a host function may hand over.
+const CALL_BYTES: usize = 32 << 20;
+/// Most elements of all tables of an instance, and most instances, tables and memories.
+const TABLE_ELEMENTS: usize = 1 << 20;
+const INSTANCES: usize = 1000;
+/// Bytes of an error that goes to the log or to the host.
+const ERROR_TEXT: usize = 8 << 10;
+
+/// What holds for every request.
+pub struct Settings {
+    /// The deployment's limits.
+    pub limits: Limits,
+    /// The environment.
+    pub env: Vec<(&'static str, &'static str)>,
+}
+
+/// The component, ready to be instantiated.
+pub struct Runtime {
+    engine: Engine,
+    component: bindings::GuestPre<State>,
+    settings: Settings,
+}
+
+static RUNTIME: Local<Option<&'static Runtime>> = Local::new(None);
+
+/// The configuration of the engine. What bears on compiled code must be as the compiler of the artifact has it.
+fn engine_config() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    // SAFETY: the function asks the processor that will run the code.
+    unsafe { config.detect_host_feature(platform::detect_feature) };
+    config.with_custom_code_memory(Some(platform::code_memory()));
+    config.memory_init_cow(true);
+    config.max_wasm_stack(stack::WASM as usize);
+    config
+}
+
+impl Runtime {
+    /// Loads a component. The error is for the person who deploys it: it names what is wrong.
+    pub fn load(artifact: NonNull<[u8]>, config: Config<'static>) -> Result<Runtime, String> {
+        let engine = Engine::new(&engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
+        // SAFETY: the artifact lies there, unchanged, for as long as the VM lives; the daemon's compiler made it.
+        let component = unsafe { Component::deserialize_raw(&engine, artifact) }
+            .map_err(|e| format!("the artifact does not fit this runtime: {e:?}"))?;
+        let component = link::linker(&engine)
+            .and_then(|linker| linker.instantiate_pre(&component))
+            .and_then(bindings::GuestPre::new)
+            .map_err(|e| format!("{e:?}"))?;
+        let settings = Settings { limits: config.limits, env: config.env().collect() };
+        Ok(Runtime { engine, component, settings })
+    }
+}
+
+/// Makes this the component that [`serve`] runs.
+pub fn install(runtime: Runtime) {
+    RUNTIME.with(|r| *r = Some(Box::leak(Box::new(runtime))));
+}
+
+/// How far the response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The component has not answered.
+    None,
+    /// It answered with an error, or what it answered could not be sent.
+    Failed,
+    /// The head was sent.
+    Begun,
+}
+
+/// Counts an instance's memory, and refuses more than it may have.
+struct Limiter {
+    most: usize,
+    used: usize,
+    peak: usize,
+    elements: usize,
+    refused: bool,
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        if used > self.most {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        self.peak = self.peak.max(used);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = true;
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.elements.saturating_sub(current).saturating_add(desired);
+        let fine = elements <= TABLE_ELEMENTS;
+        if fine {
+            self.elements = elements;
+        }
+        Ok(fine)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        INSTANCES
+    }
+}
+
+/// All that the host functions know of a request.
+pub struct State {
+    /// The component's resources.
+    pub table: ResourceTable,
+    /// The incoming exchange.
+    pub id: u32,
+    /// What holds for every request.
+    pub settings: &'static Settings,
+    /// How far the response is.
+    pub answer: Answer,
+    /// The response's body, once its head was sent.
+    pub body: Option<Body>,
+    /// The exchanges that the component began.
+    pub outgoing: Vec<u32>,
+    /// When the component has to end, its response having ended.
+    last_moment: Option<u64>,
+    limiter: Limiter,
+}
+
+/// The request is off; the host, or the kernel, knows why.
+#[derive(Debug)]
+struct Ended(&'static str);
+
+impl core::fmt::Display for Ended {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for Ended {}
+
+impl State {
+    fn new(id: u32, settings: &'static Settings) -> State {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        let most = usize::try_from(settings.limits.memory).unwrap_or(usize::MAX);
+        State {
+            table,
+            id,
+            settings,
+            answer: Answer::None,
+            body: None,
+            outgoing: Vec::new(),
+            last_moment: None,
+            limiter: Limiter { most, used: 0, peak: 0, elements: 0, refused: false },
+        }
+    }
+
+    /// Fails where the request has to end: it is over its time, or the host gave it up.
+    pub fn check(&self) -> wasmtime::Result<()> {
+        if account::over() {
+            return Err(wasmtime::Error::new(Ended("the request was ended")));
+        }
+        if self.last_moment.is_some_and(|t| time::monotonic_ns() > t) {
+            return Err(wasmtime::Error::new(Ended("the component worked on for too long after its response")));
+        }
+        Ok(())
+    }
+
+    /// Waits until `ready` or the deadline, on the monotonic clock; `ready` is asked once more after it.
+    pub fn wait(&self, deadline: Option<u64>, mut ready: impl FnMut() -> bool) -> wasmtime::Result<()> {
+        loop {
+            self.check()?;
+            if ready() {
+                return Ok(());
+            }
+            let until = match (deadline, self.last_moment) {
+                (Some(a), Some(b)) => Some(a.min(b.saturating_add(1))),
+                (a, b) => a.or(b.map(|b| b.saturating_add(1))),
+            };
+            sched::park(until.filter(|t| *t < u64::MAX));
+        }
+    }
+
+    /// Once the response has ended, the component has only so much time left.
+    pub fn note_progress(&mut self) {
+        if self.last_moment.is_none() && self.answer != Answer::None && streams::sent(self.id) {
+            let limits = &self.settings.limits;
+            self.last_moment = Some(time::monotonic_ns().saturating_add(limits.post_return_ns));
+            account::set_cpu_limit(limits.cpu_ns.min(account::cpu_ns().saturating_add(limits.post_return_ns)));
+        }
+    }
+}
+
+/// Runs a request: the main function of its thread.
+pub fn serve(id: u32, head: &[u8]) {
+    let Some(runtime) = RUNTIME.with(|r| *r) else { return };
+    account::begin_request();
+    account::set_cpu_limit(runtime.settings.limits.cpu_ns);
+    let mut store = Store::new(&runtime.engine, State::new(id, &runtime.settings));
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(CALL_BYTES);
+    let result = call(runtime, &mut store, head);
+    let state = store.data();
+    let outcome = conclude(state, result.as_ref().err());
+    let memory = state.limiter.peak as u64;
+    for outgoing in &state.outgoing {
+        streams::cancel(*outgoing);
+        streams::forget(*outgoing);
+    }
+    streams::forget(id);
+    // The host takes the number as free once it has seen DONE: the instance goes first.
+    drop(store);
+    streams::done(id, outcome, memory);
+}
+
+fn call(runtime: &'static Runtime, store: &mut Store<State>, head: &[u8]) -> wasmtime::Result<()> {
+    let state = store.data_mut();
+    let request = IncomingRequest::new(state.id, head)?;
+    let request = state.table.push(request)?;
+    let outparam = state.table.push(Outparam)?;
+    let instance = runtime.component.instantiate(&mut *store)?;
+    instance.wasi_http_incoming_handler().call_handle(store, request, outparam)
+}
+
+/// Why the component ended, for the host: outcome, reset code, text.
+fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, str>) {
+    let over = state.last_moment.is_some();
+    match account::outcome() {
+        Some(outcome::CANCELLED) => return (outcome::CANCELLED, reset::CANCELLED, Cow::Borrowed("cancelled")),
+        Some(outcome::CPU) if !over => {
+            return (outcome::CPU, reset::CPU, Cow::Borrowed("the component used more processor time than it may"));
+        }
+        Some(outcome::CPU) => return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed("")),
+        _ => {}
+    }
+    if over && error.is::<Ended>() {
+        return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed(""));
+    }
+    if error.is::<Exit>() {
+        return (outcome::TRAP, reset::NO_RESPONSE, Cow::Owned(format!("{error}")));
+    }
+    let memory = state.limiter.refused || account::outcome() == Some(outcome::MEMORY);
+    if memory {
+        let text = format!("the component used up its memory of {} MiB: {error}", state.limiter.most >> 20);
+        return (outcome::MEMORY, reset::MEMORY, Cow::Owned(text));
+    }
+    let text = match error.downcast_ref::<Trap>() {
+        Some(trap) => format!("{trap}"),
+        None => format!("{error:#}"),
+    };
+    (outcome::TRAP, reset::TRAP, Cow::Owned(text))
+}
+
+/// Ends what is open of the response; says how the request ended.
+fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
+    let Some(error) = error else {
+        match (state.answer, &state.body) {
+            (Answer::None, _) => {
+                streams::reset(state.id, reset::NO_RESPONSE, "the component returned without a response");
+            }
+            // A body that the component forgot to finish is complete all the same, as in `wasmtime serve`.
+            (Answer::Begun, Some(body)) if !streams::sent(state.id) => {
+                let _ = body.finish(Vec::new());
+            }
+            _ => {}
+        }
+        return outcome::OK;
+    };
+    let (outcome, code, text) = diagnose(state, error);
+    if matches!(outcome, outcome::TRAP | outcome::MEMORY | outcome::CPU | outcome::POST_RETURN) && !error.is::<Exit>() {
+        let mut report = format!("error: {error:?}\n");
+        report.truncate(report.floor_char_boundary(ERROR_TEXT));
+        streams::log(state.id, 2, report.as_bytes());
+    }
+    if outcome != outcome::CANCELLED {
+        streams::reset(state.id, code, &text);
+    }
+    // An exit is not a fault where the response was complete.
+    if error.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0) && state.answer == Answer::Begun { outcome::OK } else { outcome }
+}
