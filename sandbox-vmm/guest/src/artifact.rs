@@ -28,7 +28,9 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 impl Code {
-    /// Finds the sections `.text` and `.wasmtime.traps` (`u32` count, then `u32` offsets into the text).
+    /// Finds the sections `.text` and `.wasmtime.traps` (`u32` number of entries, `u32`
+    /// number of blocks, then for each block the `u32` offset of its first trapping instruction, and where it is encoded:
+    /// `wasmtime_environ`'s `TrapEncodingBuilder`).
     pub fn find(elf: &[u8]) -> Option<Code> {
         let table = number::<8>(elf, 0x28)? as usize;
         let size = number::<2>(elf, 0x3a)? as usize;
@@ -53,7 +55,7 @@ impl Code {
         }
         let text = text?;
         let start = text.as_ptr().addr() as u64;
-        let trapping = traps.and_then(|t| number::<4>(t, 4).filter(|_| number::<4>(t, 0) != Some(0)));
+        let trapping = traps.and_then(|t| number::<4>(t, 8).filter(|_| number::<4>(t, 0) != Some(0)));
         Some(Code { start, end: start + text.len() as u64, trapping: trapping.map_or(0, |t| start + t) })
     }
 }

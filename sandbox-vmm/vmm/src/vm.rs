@@ -35,13 +35,13 @@ pub enum VmError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// RAM is outside of [`layout::RAM_MIN`]..=[`layout::RAM_MAX`].
-    #[error("a VM has from {} MiB to {} MiB of memory, not {0} bytes", layout::RAM_MIN >> 20, layout::RAM_MAX >> 20)]
+    #[error("a VM has from {min} MiB to {max} MiB of memory, not {0} bytes", min = layout::RAM_MIN >> 20, max = layout::RAM_MAX >> 20)]
     RamSize(u64),
     /// The artifact is empty or above [`layout::ARTIFACT_MAX`].
-    #[error("an artifact has from 1 to {} bytes, not {0}", layout::ARTIFACT_MAX)]
+    #[error("an artifact has from 1 to {max} bytes, not {0}", max = layout::ARTIFACT_MAX)]
     ArtifactSize(u64),
     /// The configuration is above [`layout::CONFIG_MAX`].
-    #[error("the configuration of a deployment (its environment above all) has at most {} bytes, not {0}", layout::CONFIG_MAX)]
+    #[error("the configuration of a deployment (its environment above all) has at most {max} bytes, not {0}", max = layout::CONFIG_MAX)]
     ConfigSize(usize),
     /// The rings' memory is not what it should be.
     #[error("the rings' memory is not {} bytes", layout::RINGS_LEN)]
