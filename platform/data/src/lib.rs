@@ -1,8 +1,35 @@
 //! The data plane: router, sandbox pool, rings to the guests, egress.
+//!
+//! ```text
+//! client ──HTTP──> router ──> link ══ rings ══ guest (in a VM of the tenant's worker process)
+//!                                └──> egress ──HTTP──> other servers
+//! ```
+//!
+//! # Invariants
+//! - No `unsafe`, no KVM: a VM is known here by its rings, two eventfds and what its worker says of it.
+//! - Whatever a guest writes is copied once and then judged, in [`link`]; a guest that breaks the contract loses its
+//!   VM, and nobody else loses anything.
+//! - Nothing here stores anything: what is to be served comes whole, as a [`RouteTable`].
+//!
+//! # Map
+//! | module | what |
+//! |---|---|
+//! | `target`, `plane`, `log_sink` | what the control plane and the daemon call |
+//! | `router` | connections, HTTP's rules, the way of one request |
+//! | `link` | the rings to one VM and the exchanges on them |
+//! | `pool` | deployments and their VMs, worker processes |
+//! | `egress` | requests that guests send out |
+//!
+//! [`link`]: self
 #![forbid(unsafe_code)]
 
+mod egress;
+mod link;
 mod log_sink;
 mod plane;
+mod pool;
+mod router;
+mod sync;
 mod target;
 
 pub use log_sink::{LogRecord, LogSink, NoLogs};

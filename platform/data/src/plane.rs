@@ -1,13 +1,23 @@
 //! The data plane as its callers see it: start, warm, publish, drain.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use platform_model::{VmStatus, WorkerStatus};
 
+use crate::egress::Egress;
+use crate::pool::Pool;
+use crate::router::server::Server;
+use crate::router::service::Service;
+use crate::router::table::Table;
 use crate::{LogSink, RouteTable, Target};
+
+/// Header fields that any head may have, so that a request to no app at all is told so.
+const MIN_FIELDS: usize = 100;
 
 /// How the data plane is started.
 #[derive(Clone)]
@@ -72,7 +82,14 @@ pub struct DataStatus {
 /// The data plane. Clones are the same one.
 #[derive(Clone)]
 pub struct DataPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     address: SocketAddr,
+    pool: Pool,
+    service: Arc<Service>,
+    server: Arc<Server>,
 }
 
 impl DataPlane {
@@ -81,13 +98,22 @@ impl DataPlane {
     /// # Errors
     /// When the address cannot be had.
     pub fn start(config: DataConfig) -> Result<Self, StartError> {
-        Ok(Self { address: config.listen })
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let pool = Pool::new(config.worker, config.logs, Arc::new(Egress::default()));
+        let service = Arc::new(Service::new());
+        let server = Arc::new(Server::new(Arc::clone(&service)));
+        tokio::spawn(Arc::clone(&server).accept(listener));
+        Ok(Self { inner: Arc::new(Inner { address, pool, service, server }) })
     }
 
     /// The address that it listens on, with the port that was picked.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.inner.address
     }
 
     /// Starts a VM for `target` and waits until its guest is ready for requests. The VM is kept until the target is
@@ -95,21 +121,45 @@ impl DataPlane {
     ///
     /// # Errors
     /// Why it does not start; nothing of it is left then.
-    pub async fn warm(&self, _target: Arc<Target>) -> Result<WarmReport, WarmError> {
-        Err(WarmError::Stopped)
+    pub async fn warm(&self, target: Arc<Target>) -> Result<WarmReport, WarmError> {
+        let warmed = self.inner.pool.deployment(&target, false).ready().await;
+        if warmed.is_err() {
+            self.discard(&target);
+        }
+        warmed
     }
 
     /// Stops the VM of a target that was warmed and never published. One that is published is left alone.
-    pub fn discard(&self, _target: &Target) {}
+    pub fn discard(&self, target: &Target) {
+        self.inner.pool.discard(&target.key());
+    }
 
     /// Serves `table` from now on. Targets that are no longer in it finish what they have in flight and are stopped.
-    pub fn publish(&self, _table: RouteTable) {}
+    pub fn publish(&self, table: RouteTable) {
+        let inner = &self.inner;
+        let mut routes = Table::default();
+        let mut kept = HashSet::new();
+        let mut fields = 0;
+        for (host, target) in table.iter() {
+            kept.insert(target.key());
+            fields = fields.max(target.limits.header_count as usize);
+            routes.routes.insert(host.to_owned(), inner.pool.deployment(target, true));
+        }
+        inner.server.max_fields.store(fields.max(MIN_FIELDS), Ordering::Relaxed);
+        inner.service.table.store(Arc::new(routes));
+        inner.pool.keep(&kept);
+    }
 
     /// What is running. Asks the workers for their figures, and waits at most half a second for them.
     pub async fn status(&self) -> DataStatus {
-        DataStatus::default()
+        self.inner.pool.status().await
     }
 
     /// Takes no more connections, lets requests in flight finish until `deadline` has passed, then stops every VM.
-    pub async fn drain(&self, _deadline: Duration) {}
+    pub async fn drain(&self, deadline: Duration) {
+        let by = tokio::time::Instant::now() + deadline;
+        self.inner.server.drain(deadline).await;
+        let left = by.saturating_duration_since(tokio::time::Instant::now());
+        self.inner.pool.shut_down(left).await;
+    }
 }
