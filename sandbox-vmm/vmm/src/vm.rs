@@ -162,6 +162,11 @@ impl Vm {
         }
     }
 
+    /// Whether its thread has ended.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Exits to the VMM so far.
     pub fn exits(&self) -> u64 {
         self.shared.exits.load(Ordering::Relaxed)
