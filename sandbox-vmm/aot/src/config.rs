@@ -31,10 +31,10 @@ pub fn engine_config() -> Config {
 
     // Memories.
     config.memory_reservation(MEMORY_RESERVATION);
-    config.memory_reservation_for_growth(0);
     config.memory_guard_size(MEMORY_GUARD_BYTES);
     config.guard_before_linear_memory(true);
-    config.memory_may_move(false);
+    // No 32-bit memory ever moves, as its whole address space is reserved; a 64-bit one may.
+    config.memory_may_move(true);
     config.memory_init_cow(true);
     config.memory_guaranteed_dense_image_size(DENSE_IMAGE_BYTES);
     config.table_lazy_init(true);

@@ -20,12 +20,6 @@ const HANDLER: &str = "wasi:http/incoming-handler";
 pub fn inspect(bytes: &[u8]) -> Result<(), Rejection> {
     check_kind(bytes)?;
     let outline = Outline::read(bytes)?;
-    if outline.memories > MAX_MEMORIES {
-        return Err(Rejection::TooManyMemories {
-            count: outline.memories,
-            limit: MAX_MEMORIES,
-        });
-    }
     let types = outline.types.as_ref();
     check_exports(types, &outline.exports)?;
     check_imports(types, &outline.imports)
@@ -92,8 +86,6 @@ struct Outline {
     imports: Vec<String>,
     /// Names of its exports.
     exports: Vec<String>,
-    /// Memories that its modules define, each module counted once.
-    memories: u64,
     types: Types,
 }
 
@@ -101,7 +93,9 @@ impl Outline {
     fn read(bytes: &[u8]) -> Result<Self, Rejection> {
         // Everything that the parser knows: what is not supported is said by the compiler, more precisely.
         let mut validator = Validator::new_with_features(WasmFeatures::all());
-        let (mut imports, mut exports, mut memories) = (Vec::new(), Vec::new(), 0);
+        let (mut imports, mut exports) = (Vec::new(), Vec::new());
+        // Memories that its modules define, each module counted once.
+        let mut memories = 0;
         // Encodings of the modules and components that are open; 1 is the outermost component.
         let mut open = Vec::new();
         let mut types = None;
@@ -109,7 +103,15 @@ impl Outline {
             let payload = payload.map_err(|error| invalid(&error, bytes))?;
             match &payload {
                 Payload::Version { encoding, .. } => open.push(*encoding),
-                Payload::MemorySection(section) => memories += u64::from(section.count()),
+                Payload::MemorySection(section) => {
+                    memories += u64::from(section.count());
+                    if memories > MAX_MEMORIES {
+                        return Err(Rejection::TooManyMemories {
+                            count: memories,
+                            limit: MAX_MEMORIES,
+                        });
+                    }
+                }
                 Payload::ComponentImportSection(section) if open.len() == 1 => {
                     for import in section.clone() {
                         imports.push(
@@ -152,7 +154,6 @@ impl Outline {
         Ok(Self {
             imports,
             exports,
-            memories,
             types,
         })
     }

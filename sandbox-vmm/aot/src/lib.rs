@@ -28,4 +28,4 @@ pub use child::{ROLE, child_main};
 pub use config::engine_config;
 pub use error::{CompileError, MissingImport, Rejection};
 pub use inspect::{MAX_COMPONENT_BYTES, MAX_MEMORIES, inspect};
-pub use parent::{Artifact, CompileLimits, CompileReport, compile, sweep};
+pub use parent::{Artifact, CompileLimits, CompileReport, compile};

@@ -17,7 +17,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
-/// Prefix of files that a compilation is still writing; [`sweep`] removes those of a daemon that died.
+/// Prefix of files that a compilation is still writing. Those of a daemon that died stay; whoever owns the folder removes
+/// what is no artifact of its own.
 const UNFINISHED: &str = ".compiling-";
 
 /// Bytes of a compiler's standard error that are kept, the last ones.
@@ -133,17 +134,6 @@ pub fn compile(
         key,
         report: Some(report),
     })
-}
-
-/// Removes what compilations left unfinished in a folder when their daemon died. Call it before the first [`compile`].
-pub fn sweep(out_dir: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(out_dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn digest(file: &mut File) -> std::io::Result<[u8; 32]> {

@@ -1,6 +1,6 @@
 //! The compiler process, end to end. This executable is also the compiler that it starts, as the real one is.
 
-use sandbox_aot::{CompileError, CompileLimits, ROLE, Rejection, child_main, compile, sweep};
+use sandbox_aot::{CompileError, CompileLimits, ROLE, Rejection, child_main, compile};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ const CHECKS: &[Check] = &[
     ("time_is_capped", time),
     ("artifact_size_is_capped", size),
     ("a_process_that_says_nothing_is_an_error", silent),
-    ("unfinished_files_are_swept", swept),
 ];
 
 fn main() -> ExitCode {
@@ -214,11 +213,4 @@ fn silent(folder: &Path) {
         ),
         "{error:?}"
     );
-}
-
-fn swept(folder: &Path) {
-    std::fs::write(folder.join(".compiling-abc"), b"half").expect("written");
-    std::fs::write(folder.join("whole.cwasm"), b"whole").expect("written");
-    sweep(folder).expect("swept");
-    assert_eq!(files(folder), 1);
 }
