@@ -17,6 +17,7 @@ use platform_model::{
 };
 use sdk_client::{Client, ClientError, LogQuery, Progress};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 const TOKEN: &str = "secret-token";
 
@@ -376,25 +377,26 @@ async fn log_lines_arrive_one_by_one() {
 
 #[tokio::test]
 async fn a_log_that_breaks_off_says_so() {
-    let router = Router::new().route(
-        "/v1/tenants/default/apps/shop/logs",
-        get(async || {
-            let first = serde_json::to_string(&line("last words")).unwrap() + "\n";
-            let gone = std::io::Error::other("gone");
-            Body::from_stream(stream::iter([Ok(first), Err(gone)]))
-        }),
-    );
-    let client = Client::new(&serve(router).await, None).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (was_read, read) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let line = serde_json::to_string(&line("last words")).unwrap() + "\n";
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = format!("{head}{:x}\r\n{line}\r\n", line.len());
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+        read.await.unwrap();
+    });
+    let client = Client::new(&url, None).unwrap();
     let query = LogQuery {
         follow: true,
         tail: None,
     };
-    let read: Vec<_> = client
-        .logs(&tenant(), &app(), query)
-        .await
-        .unwrap()
-        .collect()
-        .await;
-    let error = read.into_iter().find_map(Result::err).unwrap();
+    let mut lines = client.logs(&tenant(), &app(), query).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap(), line("last words"));
+    was_read.send(()).unwrap();
+    server.await.unwrap();
+    let error = lines.next().await.unwrap().unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");
 }

@@ -1,2 +1,7 @@
 //! The executable `cloister`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cloister::main()
+}

@@ -1,0 +1,293 @@
+//! What can be typed.
+
+pub(crate) mod limits;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use platform_model::{AllowHost, AppName, EnvError, EnvVar, TenantName};
+
+use crate::args::limits::LimitArgs;
+use crate::failure::exit;
+use crate::terminal::Color;
+
+/// Deploy wasi:http components to a Cloister node, and see what they do.
+#[derive(Debug, Parser)]
+#[command(name = "cloister", version, propagate_version = true, after_help = exit::HELP)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The admin address of the node
+    #[arg(
+        long,
+        global = true,
+        env = "CLOISTER_URL",
+        default_value = "http://127.0.0.1:7381"
+    )]
+    #[arg(value_name = "URL", help_heading = "Node", hide_default_value = false)]
+    pub(crate) url: String,
+    /// A file with the node's token, its DIR/admin-token [or the token itself in CLOISTER_TOKEN]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Print JSON; errors are JSON on standard error
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// When to colour; NO_COLOR counts too
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    #[arg(
+        value_name = "WHEN",
+        help_heading = "Output",
+        hide_possible_values = true
+    )]
+    #[arg(
+        long_help = "When to colour: auto (on a terminal, unless NO_COLOR is set), always, never"
+    )]
+    pub(crate) color: Color,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node here, deploy a sample app to it and ask it for an answer
+    Quickstart(QuickstartArgs),
+    /// Deploy a component: upload, compile, start, switch over
+    Deploy(Box<DeployArgs>),
+    /// List the apps
+    Apps(AppsArgs),
+    /// List the deployments of an app
+    Deployments(AppArgs),
+    /// Print what an app wrote to its standard output and error
+    Logs(LogsArgs),
+    /// Delete an app with all its deployments
+    Delete(AppArgs),
+    /// List the tenants
+    Tenants,
+    /// Show what the node is doing: its VMs and workers
+    Status,
+    /// Check whether this host can run a node, and say what to do where it cannot
+    Doctor(DoctorArgs),
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example: cloister completions bash > ~/.local/share/bash-completion/completions/cloister"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// An app of a tenant.
+#[derive(Debug, Args)]
+pub(crate) struct AppArgs {
+    /// The app's name
+    pub(crate) app: AppName,
+    /// The tenant that the app belongs to
+    #[arg(long, short, default_value_t)]
+    pub(crate) tenant: TenantName,
+}
+
+/// `apps`.
+#[derive(Debug, Args)]
+pub(crate) struct AppsArgs {
+    /// Only those of one tenant
+    #[arg(long, short)]
+    pub(crate) tenant: Option<TenantName>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) app: AppArgs,
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only the last N of the lines that are there
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) tail: Option<u64>,
+    /// Print time, deployment and stream before each line
+    #[arg(long, short = 'T')]
+    pub(crate) timestamps: bool,
+}
+
+/// `deploy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: cloister deploy hello.wasm --app hello --env GREETING=Hi --allow-host api.example.com:443"
+)]
+pub(crate) struct DeployArgs {
+    /// The component: a file that `wasmtime serve` would take
+    #[arg(value_name = "X.wasm")]
+    pub(crate) component: PathBuf,
+    /// The app that it is deployed as; it becomes a part of its host name
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) app: AppName,
+    /// The tenant that the app belongs to; created where it does not exist
+    #[arg(long, short, default_value_t)]
+    pub(crate) tenant: TenantName,
+    /// A variable that the component sees; without =VALUE the value is that of this environment
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
+    pub(crate) env: Vec<EnvVar>,
+    /// A host that the component may call; without a port every port of it. None by default
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) allow_host: Vec<AllowHost>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// `quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Stop the node after the answer and remove what it made
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Where the node keeps its data [default: ./.cloister/quickstart; with --once a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the apps are served [default: 127.0.0.1:7380; with --once, or where that is taken, a free port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the admin API is [default: 127.0.0.1:7381; with --once, or where that is taken, a free port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The folder where a node would keep its data
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) data: PathBuf,
+}
+
+/// Reads `NAME=VALUE`, or `NAME` for a variable of this process.
+fn variable(text: &str) -> Result<EnvVar, EnvError> {
+    match text.parse() {
+        Err(EnvError::NoEquals(_)) => {}
+        other => return other,
+    }
+    match std::env::var(text) {
+        Ok(value) => format!("{text}={value}").parse(),
+        Err(_) => Err(EnvError::NoEquals(text.chars().take(80).collect())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn deploy(line: &str) -> DeployArgs {
+        match parse(line).unwrap().command {
+            Command::Deploy(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        for line in [
+            "cloister --url http://n:1 --token-file t --json deploy x.wasm --app a",
+            "cloister deploy x.wasm --app a --json --url http://n:1 --token-file t",
+        ] {
+            let cli = parse(line).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert_eq!(cli.global.url, "http://n:1");
+            assert_eq!(cli.global.token_file, Some("t".into()));
+        }
+    }
+
+    #[test]
+    fn a_deploy_with_everything() {
+        let args = deploy(
+            "cloister deploy x.wasm --app shop --tenant acme --env A=b=c --env B= --allow-host example.com:443 \
+             --allow-host 10.0.0.1 --memory 64MiB --cpu-ms 500 --wall 30s --scratch 1MiB",
+        );
+        assert_eq!((args.app.as_str(), args.tenant.as_str()), ("shop", "acme"));
+        assert_eq!(
+            (args.env[0].name.as_str(), args.env[0].value.as_str()),
+            ("A", "b=c")
+        );
+        assert_eq!(args.env[1].value, "");
+        assert_eq!(args.allow_host.len(), 2);
+        let limits = args.limits.limits();
+        assert_eq!((limits.memory_bytes, limits.cpu_ms), (64 << 20, 500));
+        assert_eq!((limits.wall_ms, limits.scratch_bytes), (30_000, 1 << 20));
+        assert_eq!(limits.concurrency, 128);
+    }
+
+    #[test]
+    fn a_deploy_with_little() {
+        let args = deploy("cloister deploy x.wasm --app a");
+        assert!(args.tenant.is_default());
+        assert_eq!(args.limits.limits(), platform_model::Limits::default());
+    }
+
+    #[test]
+    fn mistakes_are_told_before_anything_is_sent() {
+        for (line, what) in [
+            ("cloister deploy x.wasm", "--app"),
+            ("cloister deploy --app a", "X.wasm"),
+            ("cloister deploy x.wasm --app ../etc", "a-z, 0-9"),
+            ("cloister deploy x.wasm --app a --tenant Acme", "a-z, 0-9"),
+            (
+                "cloister deploy x.wasm --app a --env NO_SUCH_VARIABLE_HERE",
+                "NAME=VALUE",
+            ),
+            (
+                "cloister deploy x.wasm --app a --allow-host http://x",
+                "HOST:PORT",
+            ),
+            ("cloister deploy x.wasm --app a --memory lots", "256MiB"),
+            ("cloister logs", "APP"),
+            ("cloister logs a --tail some", "some"),
+            ("cloister apps --color blue", "blue"),
+            ("cloister quickstart --listen here", "here"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.to_string().contains(what), "{line}: {error}");
+            assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_error_and_has_the_exit_codes() {
+        let error = parse("cloister --help").unwrap_err();
+        assert_eq!(
+            (error.kind(), error.exit_code()),
+            (ErrorKind::DisplayHelp, 0)
+        );
+        assert!(error.to_string().contains("Exit codes:"), "{error}");
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn variables_come_from_the_environment_too() {
+        let path = variable("PATH").unwrap();
+        assert_eq!(Some(path.value), std::env::var("PATH").ok());
+        assert!(matches!(variable("=x"), Err(EnvError::Name(_))));
+    }
+}

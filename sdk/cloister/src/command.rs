@@ -1,0 +1,42 @@
+//! One module for each command that asks the node.
+
+mod apps;
+mod completions;
+mod delete;
+mod deploy;
+mod deployments;
+mod logs;
+mod status;
+mod tenants;
+
+use crate::args::{Cli, Command};
+use crate::connection::client;
+use crate::failure::CliError;
+use crate::terminal::Terminal;
+use crate::{doctor, quickstart};
+
+/// Runs the command that was typed.
+pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Quickstart(args) => Ok(quickstart::run(args, terminal).await?),
+        Command::Doctor(args) => doctor::run(args, global, terminal).await,
+        Command::Completions { shell } => completions::run(*shell, terminal),
+        Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
+        Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,
+        Command::Deployments(args) => deployments::run(args, &client(global)?, terminal).await,
+        Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
+        Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
+        Command::Tenants => tenants::run(&client(global)?, terminal).await,
+        Command::Status => status::run(&client(global)?, terminal).await,
+    }
+}
+
+/// The beginning of a digest: enough to tell components apart in a table.
+fn short(digest: platform_model::Digest) -> String {
+    digest
+        .to_string()
+        .chars()
+        .take("sha256:".len() + 12)
+        .collect()
+}

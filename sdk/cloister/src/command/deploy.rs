@@ -1,0 +1,123 @@
+//! `deploy`: upload, compile, start, switch over.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use platform_model::{AppName, DeployRequest, Deployment, DeploymentId, Digest, TenantName};
+use sdk_client::{Client, ClientError, Deployed};
+use serde::Serialize;
+
+use super::short;
+use crate::args::DeployArgs;
+use crate::failure::CliError;
+use crate::quantity::{duration, size};
+use crate::terminal::{Terminal, Tone};
+
+/// What `deploy --json` prints.
+#[derive(Debug, Serialize)]
+struct Output<'a> {
+    app: &'a AppName,
+    tenant: &'a TenantName,
+    deployment: DeploymentId,
+    digest: &'a Digest,
+    url: &'a str,
+}
+
+/// Deploys a component.
+pub(super) async fn run(
+    args: &DeployArgs,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<(), CliError> {
+    // Checked before anything is sent: the digest is not known yet and is not looked at.
+    let mut request = DeployRequest {
+        digest: Digest::from_sha256([0; 32]),
+        env: args
+            .env
+            .iter()
+            .map(|var| (var.name.clone(), var.value.clone()))
+            .collect::<BTreeMap<_, _>>(),
+        allow_hosts: args.allow_host.clone(),
+        limits: args.limits.limits(),
+    };
+    request.check()?;
+    let began = Instant::now();
+    let upload = upload(&args.component, &args.tenant, client, terminal).await?;
+    let uploaded = began.elapsed();
+    request.digest = upload.digest;
+    let deployed = {
+        let _shown = terminal.spinner("compiling and starting");
+        client.deploy(&args.tenant, &args.app, &request).await?
+    };
+    if terminal.json {
+        return terminal.print_json(&output(&deployed.deployment));
+    }
+    let mark = terminal.paint(Tone::Good, "✓");
+    let Deployed {
+        deployment,
+        timings,
+    } = &deployed;
+    terminal.print(&format!(
+        "{mark} {} is deployed as number {} ({}, {})",
+        deployment.app,
+        deployment.deployment,
+        size(upload.size),
+        short(deployment.digest)
+    ))?;
+    let mut steps = vec![format!("upload {}", duration(uploaded))];
+    steps.extend(
+        timings
+            .iter()
+            .map(|timing| format!("{} {}", timing.step, duration(timing.time))),
+    );
+    steps.push(format!("in all {}", duration(began.elapsed())));
+    terminal.print(&format!(
+        "  {}",
+        terminal.paint(Tone::Dim, &steps.join(", "))
+    ))?;
+    terminal.print(&format!(
+        "  {}",
+        terminal.paint(Tone::Strong, &deployment.url)
+    ))
+}
+
+/// Uploads with a bar. A tenant that does not exist yet is created: a component belongs to somebody.
+async fn upload(
+    component: &Path,
+    tenant: &TenantName,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<platform_model::ComponentUpload, ClientError> {
+    match upload_once(component, tenant, client, terminal).await {
+        Err(error) if error.is_not_found() && !tenant.is_default() => {
+            client.create_tenant(tenant).await?;
+            upload_once(component, tenant, client, terminal).await
+        }
+        other => other,
+    }
+}
+
+async fn upload_once(
+    component: &Path,
+    tenant: &TenantName,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<platform_model::ComponentUpload, ClientError> {
+    let total = std::fs::metadata(component).map_or(0, |file| file.len());
+    let bar = terminal.bytes_bar("uploading", total);
+    let mut position = bar.position();
+    client
+        .upload(tenant, component, move |progress| position(progress.sent))
+        .await
+}
+
+fn output(deployment: &Deployment) -> Output<'_> {
+    Output {
+        app: &deployment.app,
+        tenant: &deployment.tenant,
+        deployment: deployment.deployment,
+        digest: &deployment.digest,
+        url: &deployment.url,
+    }
+}
