@@ -2,7 +2,8 @@
 # Builds examples: build.sh [NAME...], all of them by default. Each component appears as NAME/NAME.wasm.
 #
 # Needs: Rust examples: Debian's rustc-web and rust-web-src (or another rustc 1.87+ with its rust-src and target
-#        wasm32-unknown-unknown), rust-lld, wasm-tools. C: clang-19, lld-19, wasm-tools, wit-bindgen. JavaScript: npm. Python: python3 -m venv.
+#        wasm32-unknown-unknown), rust-lld, wasm-tools. C: clang-19, lld-19, wasi-libc, libclang-rt-19-dev-wasm32,
+#        wasm-tools, wit-bindgen. JavaScript: npm. Python: python3 -m venv.
 # WASM_RUSTC names the compiler, /usr/bin/rustc without it.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -14,7 +15,9 @@ prebuilt=(rust-hello rust-dice c-hello)
 # The interfaces beside an example's own world, in the version it wants: NAME VERSION.
 make_wit() {
   rm -rf "$work/$1/wit" && mkdir -p "$work/$1/wit/deps"
-  for file in "$wit"/*.wit; do sed "s/@0\.2\.12/@$2/g" "$file" >"$work/$1/wit/deps/$(basename "$file")"; done
+  for file in "$wit"/*.wit; do
+    sed -E "s/(@|@since\(version = )0\.2\.12/\1$2/g" "$file" >"$work/$1/wit/deps/$(basename "$file")"
+  done
   cp "$here/$1/world.wit" "$work/$1/wit/"
 }
 
