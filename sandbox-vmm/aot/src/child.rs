@@ -2,7 +2,7 @@
 //!
 //! It opens no file and needs none, so whatever takes it over finds three descriptors and no way to more.
 
-use crate::error::Rejection;
+use crate::error::{Rejection, clipped};
 use crate::inspect::{MAX_COMPONENT_BYTES, MAX_MEMORIES, inspect};
 use crate::parent::CompileReport;
 use rustix::process::Pid;
@@ -122,7 +122,7 @@ fn compile_bytes(bytes: &[u8]) -> Result<Vec<u8>, Answer> {
         .map_err(|error| Answer::Failed(format!("{error:#}")))?;
     let invalid = |error: wasmtime::Error| {
         Answer::Rejected(Rejection::Invalid {
-            reason: shortened(&format!("{error:#}")),
+            reason: clipped(&format!("{error:#}"), 1000),
         })
     };
     let component = Component::new(&engine, bytes).map_err(invalid)?;
@@ -137,11 +137,6 @@ fn compile_bytes(bytes: &[u8]) -> Result<Vec<u8>, Answer> {
         }));
     }
     component.serialize().map_err(invalid)
-}
-
-/// The first part of a long message.
-fn shortened(text: &str) -> String {
-    text.chars().take(1000).collect()
 }
 
 /// The most memory that this process has used, in bytes, where `/proc` tells.

@@ -125,10 +125,20 @@ impl fmt::Display for MissingImport {
 /// Names of a message that are written out; the rest is counted.
 const LISTED: usize = 8;
 
+/// Most names that a rejection holds. A component may have a hundred thousand, each as long.
+pub(crate) const MAX_NAMES: usize = 100;
+
+/// The first characters of a text that a component chose.
+pub(crate) fn clipped(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
 fn listed<T: fmt::Display>(names: &[T]) -> String {
     let mut text: Vec<String> = names.iter().take(LISTED).map(T::to_string).collect();
-    if names.len() > LISTED {
-        text.push(format!("and {} more", names.len() - LISTED));
+    match names.len().saturating_sub(LISTED) {
+        0 => {}
+        _ if names.len() >= MAX_NAMES => text.push("and many more".to_owned()),
+        rest => text.push(format!("and {rest} more")),
     }
     text.join(", ")
 }

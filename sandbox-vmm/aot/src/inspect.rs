@@ -2,7 +2,7 @@
 //!
 //! Function bodies are not looked at here; the compiler validates those.
 
-use crate::error::{MissingImport, Rejection};
+use crate::error::{MAX_NAMES, MissingImport, Rejection, clipped};
 use crate::world::{World, is_release_of_0_2};
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::{Types, TypesRef};
@@ -167,7 +167,7 @@ fn invalid(error: &wasmparser::BinaryReaderError, bytes: &[u8]) -> Rejection {
         }
     } else {
         Rejection::Invalid {
-            reason: error.to_string(),
+            reason: clipped(&error.to_string(), 1000),
         }
     }
 }
@@ -189,61 +189,55 @@ fn check_exports(types: TypesRef<'_>, exports: &[String]) -> Result<(), Rejectio
         .find(|export| export.starts_with("wasi:http/handler@0.3."))
     {
         Some(export) => Err(Rejection::Wasi03 {
-            export: export.clone(),
+            export: clipped(export, 200),
         }),
         None => Err(Rejection::NoHandler {
-            exports: exports.to_vec(),
+            exports: exports
+                .iter()
+                .take(MAX_NAMES)
+                .map(|name| clipped(name, 200))
+                .collect(),
         }),
     }
 }
 
 fn check_imports(types: TypesRef<'_>, imports: &[String]) -> Result<(), Rejection> {
     let world = World::load().map_err(|reason| Rejection::Invalid { reason })?;
-    let mut missing = Vec::new();
-    for import in imports {
-        let Some(item) = types.component_item_for_import(import) else {
-            continue;
-        };
-        let ComponentEntityType::Instance(instance) = item.ty else {
-            // Types that are only named need nothing of the host.
-            if needs_host(&item.ty) {
-                missing.push(MissingImport {
-                    interface: import.clone(),
-                    item: None,
-                });
-            }
-            continue;
-        };
-        let known = world.interface(import);
-        let needed = types[instance]
-            .exports
-            .iter()
-            .filter(|(_, item)| needs_host(&item.ty));
-        let absent: Vec<&String> = match known {
-            Some(known) => needed
-                .map(|(name, _)| name)
-                .filter(|name| !known.contains(*name))
-                .collect(),
-            None => {
-                if needed.count() > 0 {
-                    missing.push(MissingImport {
-                        interface: import.clone(),
-                        item: None,
-                    });
-                }
-                continue;
-            }
-        };
-        let item = |name: &String| MissingImport {
-            interface: import.clone(),
-            item: Some(name.clone()),
-        };
-        missing.extend(absent.into_iter().map(item));
-    }
+    let missing = imports
+        .iter()
+        .flat_map(|import| missing(types, &world, import));
+    let missing: Vec<MissingImport> = missing.take(MAX_NAMES).collect();
     if missing.is_empty() {
         Ok(())
     } else {
         Err(Rejection::UnknownImports { missing })
+    }
+}
+
+/// What nobody implements of one import. Types that are only named need nothing of the host.
+fn missing(types: TypesRef<'_>, world: &World, import: &str) -> Vec<MissingImport> {
+    let missing = |item: Option<&String>| MissingImport {
+        interface: clipped(import, 200),
+        item: item.map(|item| clipped(item, 200)),
+    };
+    let instance = match types.component_item_for_import(import).map(|item| item.ty) {
+        Some(ComponentEntityType::Instance(instance)) => instance,
+        Some(ty) if needs_host(&ty) => return vec![missing(None)],
+        _ => return Vec::new(),
+    };
+    let exports = types[instance].exports.iter();
+    let mut needed = exports
+        .filter(|(_, item)| needs_host(&item.ty))
+        .map(|(name, _)| name);
+    match world.interface(import) {
+        Some(known) => {
+            let absent = needed.filter(|name| !known.contains(*name));
+            absent
+                .take(MAX_NAMES)
+                .map(|name| missing(Some(name)))
+                .collect()
+        }
+        None => needed.next().map(|_| missing(None)).into_iter().collect(),
     }
 }
 
