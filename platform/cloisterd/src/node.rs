@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     raise_file_limit();
     let dir = DataDir::open(&options.data)?;
     remove_endpoints(&dir)?;
-    let store = SledStore::open(&dir.store())?;
+    let store = open_store(&dir)?;
     let token = token::read_or_create(&dir)?;
     let admin = listen(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,6 +63,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     // Whatever still blocks a thread ends with the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Opens the stored state. sled panics where its files are damaged; that becomes an error, and needs no report of its
+/// own. From here on panics are lines of the log.
+fn open_store(dir: &DataDir) -> Result<SledStore, Failure> {
+    std::panic::set_hook(Box::new(|_| {}));
+    let store = SledStore::open(&dir.store());
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("a bug of the node, please report it: {panic}");
+    }));
+    Ok(store?)
 }
 
 /// The parts that run.

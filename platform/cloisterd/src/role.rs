@@ -24,8 +24,12 @@ pub fn dispatch(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let args: Vec<OsString> = args.into_iter().collect();
     let program = args.first().map(OsString::as_os_str).unwrap_or_default();
     match args.get(1).and_then(|arg| arg.to_str()) {
-        Some("__worker") => Some(sandbox_worker::main()),
+        Some("__worker") => {
+            abort_on_panic();
+            Some(sandbox_worker::main())
+        }
         Some(sandbox_aot::ROLE) => {
+            abort_on_panic();
             let args = args
                 .iter()
                 .skip(2)
@@ -39,6 +43,17 @@ pub fn dispatch(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
         _ if is_daemon(program) => Some(daemon(args)),
         _ => None,
     }
+}
+
+/// Ends the process where a thread of it panics. The daemon goes on: a bug that one request meets is not to end the
+/// requests of others. A worker with a thread missing would be neither dead nor alive, and whoever started it restarts
+/// it only when it is dead.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn is_daemon(program: &OsStr) -> bool {

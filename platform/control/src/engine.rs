@@ -27,6 +27,8 @@ use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
 mod collect;
 mod deploy;
 
+pub use deploy::Deployed;
+
 /// Components that are compiled at the same time.
 const COMPILERS: usize = 2;
 

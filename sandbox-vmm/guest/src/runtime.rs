@@ -3,14 +3,16 @@
 //! Every request runs on a thread of its own, in an instance of its own: plain synchronous calls of wasmtime on the
 //! thread's stack. A host function that has to wait parks the thread ([`State::wait`]).
 
+mod config;
+
 use crate::http::body::Body;
 use crate::http::incoming::IncomingRequest;
 use crate::http::outgoing::Outparam;
 use crate::kernel::cell::Local;
-use crate::kernel::{account, sched, stack, time};
+use crate::kernel::{account, sched, time};
 use crate::link::{self, bindings};
 use crate::wasi::cli::Exit;
-use crate::{platform, streams};
+use crate::streams;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
@@ -49,21 +51,10 @@ pub struct Runtime {
 
 static RUNTIME: Local<Option<&'static Runtime>> = Local::new(None);
 
-/// The configuration of the engine. What bears on compiled code must be as the compiler of the artifact has it.
-fn engine_config() -> wasmtime::Config {
-    let mut config = wasmtime::Config::new();
-    // SAFETY: the function asks the processor that will run the code.
-    unsafe { config.detect_host_feature(platform::detect_feature) };
-    config.with_custom_code_memory(Some(platform::code_memory()));
-    config.memory_init_cow(true);
-    config.max_wasm_stack(stack::WASM as usize);
-    config
-}
-
 impl Runtime {
     /// Loads a component. The error is for the person who deploys it: it names what is wrong.
     pub fn load(artifact: NonNull<[u8]>, config: Config<'static>) -> Result<Runtime, String> {
-        let engine = Engine::new(&engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
+        let engine = Engine::new(&config::engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
         // SAFETY: the artifact lies there, unchanged, for as long as the VM lives; the daemon's compiler made it.
         let component = unsafe { Component::deserialize_raw(&engine, artifact) }
             .map_err(|e| format!("the artifact does not fit this runtime: {e:?}"))?;

@@ -11,6 +11,7 @@ mod folder;
 mod node;
 mod report;
 pub(crate) mod role;
+mod signals;
 mod visit;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,13 +21,13 @@ use std::time::{Duration, Instant};
 
 use platform_model::{AppName, DeployRequest, NameError, Status, TenantName};
 use sdk_client::{Client, ClientError, Deployed};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::QuickstartArgs;
 use crate::doctor::{self, Check, State};
 use crate::quickstart::folder::Folder;
 use crate::quickstart::node::Node;
 use crate::quickstart::report::Report;
+use crate::quickstart::signals::Signals;
 use crate::quickstart::visit::Visit;
 use crate::terminal::Terminal;
 
@@ -147,20 +148,22 @@ pub(crate) async fn run(args: &QuickstartArgs, terminal: &Terminal) -> Result<()
         return Err(QuickstartError::Host(checks));
     }
     report::host(&checks, terminal);
-    let mut node = Node::spawn(
-        &folder,
-        listen(args.listen, PORTS.0, args.once),
-        listen(args.admin, PORTS.1, args.once),
-    )?;
+    let mut signals = Signals::new()?;
+    let apps = listen(args.listen, PORTS.0, args.once);
+    let admin = listen(args.admin, PORTS.1, args.once);
+    let mut node = Node::spawn(&folder, apps, admin)?;
     let ended = tokio::select! {
         ended = show(&mut node, args.once, terminal) => ended,
-        signal = interrupted() => signal.and(Err(QuickstartError::Interrupted)),
+        () = signals.next() => Err(QuickstartError::Interrupted),
     };
     let ended = match ended {
-        Ok(()) if !args.once => stay(&mut node, terminal).await,
+        Ok(()) if !args.once => tokio::select! {
+            ended = node.ended() => Err(ended),
+            () = signals.next() => Ok(()),
+        },
         other => other,
     };
-    let stopped = node.stop(terminal).await;
+    let stopped = node.stop(&mut signals, terminal).await;
     ended.and(stopped)
 }
 
@@ -205,31 +208,6 @@ async fn show(node: &mut Node, once: bool, terminal: &Terminal) -> Result<(), Qu
         once,
     }
     .print(terminal)
-}
-
-/// Waits for a signal to end, or for the node to end by itself.
-async fn stay(node: &mut Node, terminal: &Terminal) -> Result<(), QuickstartError> {
-    tokio::select! {
-        ended = node.ended() => Err(ended),
-        signal = interrupted() => {
-            terminal.say("");
-            signal
-        }
-    }
-}
-
-/// The first signal that asks this process to end.
-async fn interrupted() -> Result<(), QuickstartError> {
-    let listen = |kind| signal(kind).map_err(QuickstartError::Signal);
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => (),
-        _ = terminate.recv() => (),
-        _ = hang_up.recv() => (),
-    }
-    Ok(())
 }
 
 /// Where to listen: what was asked for, or the default, or a free port.

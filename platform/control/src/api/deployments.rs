@@ -2,14 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use platform_model::{DeployRequest, Deployment, DeploymentId, List};
 
 use super::Api;
 use super::apps;
 use super::input::{JsonOf, OfApp, OfDeployment};
+use crate::engine::Deployed;
 use crate::problem::{ApiError, Code};
 use crate::store::DeploymentRecord;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The deployments of an app.
 pub(super) async fn list(
@@ -55,15 +58,29 @@ pub(super) async fn get(
     Ok(Json(api.deployment_of(record, active)))
 }
 
-/// Deploys.
+/// Deploys. `server-timing` tells what the steps took, in milliseconds.
 pub(super) async fn create(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
     JsonOf(request): JsonOf<DeployRequest>,
-) -> Result<(StatusCode, Json<Deployment>), ApiError> {
-    let record = api.engine.deploy(tenant, app, request).await?;
-    let active = record.deployment;
-    Ok((StatusCode::CREATED, Json(api.deployment_of(record, active))))
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Deployment>), ApiError> {
+    let deployed = api.engine.deploy(tenant, app, request).await?;
+    let timing = [(SERVER_TIMING, server_timing(&deployed))];
+    let active = deployed.record.deployment;
+    let deployment = api.deployment_of(deployed.record, active);
+    Ok((StatusCode::CREATED, timing, Json(deployment)))
+}
+
+/// The steps of a deploy, as the header has them.
+fn server_timing(deployed: &Deployed) -> String {
+    let steps = [
+        ("compile", deployed.compile),
+        ("boot", deployed.boot),
+        ("store", deployed.store),
+    ];
+    let metrics =
+        steps.map(|(step, time)| format!("{step};dur={:.3}", time.as_secs_f64() * 1_000.0));
+    metrics.join(", ")
 }
 
 impl Api {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use platform_data::Target;
 use platform_model::{AppName, ComponentUpload, DeployRequest, Digest, TenantName};
@@ -11,6 +12,19 @@ use super::{DeployError, Engine, describe, lock, target};
 use crate::components::Upload;
 use crate::sandbox::CompileFailure;
 use crate::store::{ComponentRecord, DeploymentRecord};
+
+/// A deployment that was made, and what it took.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// The deployment.
+    pub record: DeploymentRecord,
+    /// Time to compile its component, or to find it compiled.
+    pub compile: Duration,
+    /// Time until its VM was ready for requests.
+    pub boot: Duration,
+    /// Time until it was stored for good.
+    pub store: Duration,
+}
 
 /// Stops the VM of a deploy that does not end in a commit, however it ends.
 struct Warming<'a> {
@@ -68,7 +82,7 @@ impl Engine {
         tenant: TenantName,
         app: AppName,
         request: DeployRequest,
-    ) -> Result<DeploymentRecord, DeployError> {
+    ) -> Result<Deployed, DeployError> {
         request.check()?;
         let engine = Arc::clone(self);
         let deploy = tokio::spawn(async move { engine.deploy_in_turn(tenant, app, request).await });
@@ -81,12 +95,14 @@ impl Engine {
         tenant: TenantName,
         app: AppName,
         request: DeployRequest,
-    ) -> Result<DeploymentRecord, DeployError> {
+    ) -> Result<Deployed, DeployError> {
         let key = (tenant.clone(), app.clone());
         let _turn = self.turn(&key).await;
         let _files = self.files.read().await;
         self.check_component(&tenant, request.digest).await?;
+        let began = Instant::now();
         let artifact = self.compile(&request.digest).await?;
+        let compile = began.elapsed();
         let (t, a) = key.clone();
         let number = self.ask(move |store| store.next_deployment(&t, &a)).await?;
         let record = DeploymentRecord {
@@ -106,14 +122,21 @@ impl Engine {
         };
         let report = self.sandboxes.warm(Arc::clone(&target)).await?;
         let commit = record.clone();
+        let began = Instant::now();
         self.ask(move |store| store.commit_deployment(&commit))
             .await?;
+        let store = began.elapsed();
         warming.target = None;
         lock(&self.served).insert(key, target);
         self.publish();
         let name = describe(&record.tenant, &record.app, number);
         tracing::info!(deployment = %name, digest = %record.digest, ready = ?report.ready, "deployed");
-        Ok(record)
+        Ok(Deployed {
+            record,
+            compile,
+            boot: report.ready,
+            store,
+        })
     }
 
     /// Whether the tenant may deploy a component.

@@ -24,7 +24,7 @@ async fn deploy(node: &Node, digest: Digest) -> Result<u64, DeployError> {
         .engine
         .deploy(tenant, app, DeployRequest::new(digest))
         .await;
-    deployed.map(|record| record.deployment.0)
+    deployed.map(|deployed| deployed.record.deployment.0)
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn deploys_of_one_app_at_once_get_numbers_one_after_the_other() {
         .join_all()
         .await
         .into_iter()
-        .map(|d| d.unwrap().deployment.0)
+        .map(|d| d.unwrap().record.deployment.0)
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);

@@ -13,29 +13,23 @@ const COMFORT: u64 = 16_384;
 /// Less than this is soon used up.
 const LEAST: u64 = 1_024;
 
-/// Judges the limit on open files of this process, which a node started from here would have.
+/// Judges the limit on open files that a node started from here would have: it raises its own as far as it may.
 pub(super) fn limit() -> Check {
-    let limit = getrlimit(Resource::Nofile);
-    judge_limit(
-        limit.current.unwrap_or(u64::MAX),
-        limit.maximum.unwrap_or(u64::MAX),
-    )
+    judge_limit(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX))
 }
 
-fn judge_limit(soft: u64, hard: u64) -> Check {
+fn judge_limit(most: u64) -> Check {
     const NAME: &str = "open-files";
     let fix = format!(
-        "`ulimit -n {}` before the node is started, or LimitNOFILE in its unit",
-        COMFORT.min(hard)
+        "raise the hard limit: LimitNOFILE={COMFORT} in the node's unit, or nofile in /etc/security/limits.conf"
     );
-    match soft {
-        ..LEAST => Check::fail(NAME, format!("at most {soft} (hard limit {hard})"), fix),
-        LEAST..COMFORT => Check::warn(
-            NAME,
-            format!("at most {soft}: connections and VMs need one to three each"),
-            fix,
-        ),
-        COMFORT.. => Check::ok(NAME, format!("at most {soft}")),
+    match most {
+        ..LEAST => Check::fail(NAME, format!("at most {most} (hard limit)"), fix),
+        LEAST..COMFORT => {
+            let detail = format!("at most {most} (hard limit): a connection needs one, a VM three");
+            Check::warn(NAME, detail, fix)
+        }
+        COMFORT.. => Check::ok(NAME, format!("at most {most}")),
     }
 }
 
@@ -98,11 +92,11 @@ mod tests {
 
     #[test]
     fn limits() {
-        assert_eq!(judge_limit(256, 4_096).state, State::Fail);
-        let check = judge_limit(1_024, 4_096);
+        assert_eq!(judge_limit(256).state, State::Fail);
+        let check = judge_limit(4_096);
         assert_eq!(check.state, State::Warn);
-        assert!(check.fix.unwrap().contains("ulimit -n 4096"));
-        assert_eq!(judge_limit(u64::MAX, u64::MAX).state, State::Ok);
+        assert!(check.fix.unwrap().contains("LimitNOFILE"));
+        assert_eq!(judge_limit(u64::MAX).state, State::Ok);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::{QuickstartError, role};
 use crate::quickstart::folder::Folder;
+use crate::quickstart::signals::Signals;
 use crate::terminal::{Terminal, printable};
 
 /// How long a node may take to be ready. One with no apps takes some ten milliseconds, one with many restores them.
@@ -167,29 +168,37 @@ impl Node {
         }
     }
 
-    /// Asks the node to stop, and waits until requests under way are answered and it has.
-    pub(super) async fn stop(mut self, terminal: &Terminal) -> Result<(), QuickstartError> {
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        let Some(pid) = pid else {
+    /// Asks the node to stop, and waits until requests under way are answered and it has. A signal meanwhile is passed
+    /// on: the node then cuts them off.
+    pub(super) async fn stop(
+        mut self,
+        signals: &mut Signals,
+        terminal: &Terminal,
+    ) -> Result<(), QuickstartError> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
             return Ok(());
         };
         let _shown = terminal.spinner("stopping the node");
-        // It may have ended between the two lines: waiting tells.
-        let _ = kill_process(pid, Signal::TERM);
-        match tokio::time::timeout(STOP, self.child.wait()).await {
+        // It may have ended by itself meanwhile: waiting for it tells.
+        let ask = || drop(kill_process(pid, Signal::TERM));
+        ask();
+        let stopped = async {
+            loop {
+                tokio::select! {
+                    status = self.child.wait() => return status,
+                    () = signals.next() => ask(),
+                }
+            }
+        };
+        match tokio::time::timeout(STOP, stopped).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(self.unclean(status)),
             Ok(Err(error)) => Err(QuickstartError::Unclean(error.to_string())),
             Err(_) => {
                 let _ = self.child.kill().await;
-                Err(QuickstartError::Unclean(format!(
-                    "it was killed after {} s",
-                    STOP.as_secs()
-                )))
+                let text = format!("it was killed after {} s", STOP.as_secs());
+                Err(QuickstartError::Unclean(text))
             }
         }
     }

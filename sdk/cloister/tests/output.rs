@@ -1,0 +1,472 @@
+//! The executable against a small server that answers as a node does: output shapes and exit codes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Path as UrlPath;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use platform_model::{DeployRequest, Digest, Limits, Problem};
+use serde_json::{Value, json};
+
+const DIGEST: [u8; 32] = [0xab; 32];
+
+/// A node that runs on a thread of its own until the test ends.
+struct FakeNode {
+    url: String,
+    deployed: Arc<Mutex<Vec<Value>>>,
+}
+
+fn problem(status: u16, code: &str, detail: &str) -> Response {
+    let body = serde_json::to_string(&Problem::new(status, code, "Title", detail)).unwrap();
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, [("content-type", "application/problem+json")], body).into_response()
+}
+
+fn app() -> Value {
+    json!({
+        "tenant": "acme", "app": "shop", "deployment": 2, "digest": Digest::from_sha256(DIGEST),
+        "url": "http://shop.acme.localhost:7380/", "created_at": "2026-01-02T03:04:05Z",
+        "deployed_at": "2026-01-02T03:04:05Z", "deployments": 2,
+    })
+}
+
+fn deployment(tenant: &str, app: &str) -> Value {
+    json!({
+        "tenant": tenant, "app": app, "deployment": 7, "digest": Digest::from_sha256(DIGEST),
+        "url": format!("http://{app}.{tenant}.localhost:7380/"), "created_at": "2026-01-02T03:04:05Z",
+        "active": true, "env": ["A"], "allow_hosts": ["example.com"], "limits": Limits::default(),
+    })
+}
+
+fn status() -> Value {
+    json!({
+        "version": "0.1.0", "uptime_seconds": 4000, "wasmtime": "48.0.8",
+        "vms": [{"tenant": "acme", "app": "shop", "deployment": 2, "state": "ready", "requests": 9, "traps": 1,
+                 "restores": 0, "exits": 3, "resident_bytes": 1_048_576}],
+        "workers": [{"tenant": "acme", "pid": 77, "restarts": 0}],
+    })
+}
+
+const LOG: &str = concat!(
+    r#"{"time":"2026-01-02T03:04:05Z","deployment":1,"stream":"stdout","line":"hello"}"#,
+    "\n",
+    r#"{"time":"2026-01-02T03:04:05Z","deployment":1,"stream":"system","line":"3 lines were dropped"}"#,
+    "\n",
+    r#"{"time":"2026-01-02T03:04:06Z","deployment":1,"request":"r1","stream":"stderr","line":"oh"}"#,
+    "\n",
+);
+
+impl FakeNode {
+    fn start() -> Self {
+        let deployed = Arc::new(Mutex::new(Vec::new()));
+        let router = router(deployed.clone());
+        let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, router).await.unwrap();
+            });
+        });
+        Self { url, deployed }
+    }
+
+    /// Runs the command line against this node.
+    fn run(&self, line: &str) -> Output {
+        cloister(line)
+            .env("CLOISTER_URL", &self.url)
+            .env("CLOISTER_TOKEN", "right")
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, line: &str) -> Value {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 1, "{line}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
+    let tenants = Arc::new(Mutex::new(vec!["default".to_owned()]));
+    let known = tenants.clone();
+    let upload = async move |UrlPath(tenant): UrlPath<String>, body: Bytes| {
+        if !known.lock().unwrap().contains(&tenant) {
+            return problem(404, "tenant-not-found", "there is no such tenant");
+        }
+        if body.starts_with(b"bad") {
+            return problem(
+                422,
+                "component-core-module",
+                "it is a core module, not a component",
+            );
+        }
+        let answer = json!({"digest": Digest::from_sha256(DIGEST), "size": body.len()});
+        (StatusCode::CREATED, answer.to_string()).into_response()
+    };
+    let create = async move |UrlPath(tenant): UrlPath<String>| {
+        tenants.lock().unwrap().push(tenant.clone());
+        json!({"tenant": tenant, "created_at": "2026-01-02T03:04:05Z", "apps": 0}).to_string()
+    };
+    let deploy = async move |UrlPath((tenant, app)): UrlPath<(String, String)>, body: String| {
+        let request: DeployRequest = serde_json::from_str(&body).unwrap();
+        deployed
+            .lock()
+            .unwrap()
+            .push(serde_json::to_value(&request).unwrap());
+        let timing = [("server-timing", "compile;dur=31.5, boot;dur=2.25")];
+        (
+            StatusCode::CREATED,
+            timing,
+            deployment(&tenant, &app).to_string(),
+        )
+    };
+    let items = |value: Value| async move || json!({"items": [value]}).to_string();
+    Router::new()
+        .route(
+            "/healthz",
+            get(async || r#"{"status":"ok","version":"0.1.0"}"#),
+        )
+        .route("/v1/apps", get(items(app())))
+        .route(
+            "/v1/tenants",
+            get(items(
+                json!({"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 1}),
+            )),
+        )
+        .route("/v1/tenants/{t}", put(create))
+        .route("/v1/tenants/{t}/components", post(upload))
+        .route(
+            "/v1/tenants/{t}/apps/{a}/deployments",
+            post(deploy).get(items(deployment("acme", "shop"))),
+        )
+        .route(
+            "/v1/tenants/{t}/apps/shop",
+            delete(async || StatusCode::NO_CONTENT),
+        )
+        .route(
+            "/v1/tenants/{t}/apps/shop/logs",
+            get(async |uri: Uri| {
+                let tail = uri.query().is_some_and(|query| query.contains("tail=1"));
+                if tail {
+                    LOG.lines().last().unwrap().to_owned()
+                } else {
+                    LOG.to_owned()
+                }
+            }),
+        )
+        .route(
+            "/v1/status",
+            get(async |headers: HeaderMap| {
+                if headers
+                    .get("authorization")
+                    .is_some_and(|value| value == "Bearer right")
+                {
+                    return status().to_string().into_response();
+                }
+                problem(401, "token-wrong", "the token is not that of this node")
+            }),
+        )
+        .fallback(async || problem(404, "app-not-found", "there is no app of that name"))
+}
+
+/// The executable with nothing of this environment that would change its output.
+fn cloister(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloister"));
+    command.args(line.split_whitespace());
+    for name in ["CLOISTER_URL", "CLOISTER_TOKEN", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn component(folder: &Path, content: &[u8]) -> String {
+    let path = folder.join("x.wasm");
+    std::fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_deploy_prints_five_things_as_json() {
+    let node = FakeNode::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = component(folder.path(), b"a component");
+    let line = format!(
+        "deploy {file} --app shop --tenant acme --env A=b --allow-host example.com:443 --cpu 3s --json"
+    );
+    let output = node.json(&line);
+    let want = json!({
+        "app": "shop", "tenant": "acme", "deployment": 7, "digest": Digest::from_sha256(DIGEST),
+        "url": "http://shop.acme.localhost:7380/",
+    });
+    assert_eq!(output, want);
+    let request = node.deployed.lock().unwrap().remove(0);
+    assert_eq!(request["env"], json!({"A": "b"}));
+    assert_eq!(request["allow_hosts"], json!(["example.com:443"]));
+    assert_eq!(
+        (&request["limits"]["cpu_ms"], &request["digest"]),
+        (&json!(3000), &want["digest"])
+    );
+}
+
+#[test]
+fn a_deploy_for_people() {
+    let node = FakeNode::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = component(folder.path(), b"a component");
+    let output = node.run(&format!("deploy {file} --app shop"));
+    let text = stdout(&output);
+    for part in [
+        "shop is deployed as number 7",
+        "11 B",
+        "compile 31.5 ms, boot 2.25 ms",
+        "http://shop.default.localhost:7380/",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(
+        output.stderr.is_empty(),
+        "nothing moves where there is no terminal: {output:?}"
+    );
+    assert!(!text.contains('\x1b'), "{text:?}");
+    let coloured = stdout(&node.run(&format!("deploy {file} --app shop --color always")));
+    assert!(coloured.contains("\x1b[32m"), "{coloured:?}");
+}
+
+#[test]
+fn lists() {
+    let node = FakeNode::start();
+    let apps = node.json("apps --json");
+    assert_eq!(
+        (&apps[0]["app"], &apps[0]["tenant"]),
+        (&json!("shop"), &json!("acme"))
+    );
+    let text = stdout(&node.run("apps"));
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines[0].starts_with("APP ") && lines[1].starts_with("shop "),
+        "{text}"
+    );
+    assert!(
+        lines[1].contains("sha256:abababababab ")
+            && lines[1].ends_with("http://shop.acme.localhost:7380/")
+    );
+    assert_eq!(node.json("tenants --json")[0]["tenant"], "acme");
+    assert!(stdout(&node.run("tenants")).contains("acme"));
+    assert_eq!(
+        node.json("deployments shop --tenant acme --json")[0]["deployment"],
+        7
+    );
+    let text = stdout(&node.run("deployments shop -t acme"));
+    assert!(
+        text.contains("active") && text.contains("example.com"),
+        "{text}"
+    );
+}
+
+#[test]
+fn status_and_delete() {
+    let node = FakeNode::start();
+    assert_eq!(node.json("status --json"), status());
+    let text = stdout(&node.run("status"));
+    for part in ["wasmtime 48.0.8, up 1 h 6 min", "ready", "1.0 MiB", "77"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(
+        node.json("delete shop --json"),
+        json!({"app": "shop", "tenant": "default", "deleted": true})
+    );
+    assert!(stdout(&node.run("delete shop")).contains("shop of tenant default is deleted"));
+}
+
+#[test]
+fn logs_are_what_the_component_wrote() {
+    let node = FakeNode::start();
+    let output = node.run("logs shop");
+    assert_eq!(stdout(&output), "hello\noh\n");
+    assert_eq!(stderr(&output), "3 lines were dropped\n");
+    assert_eq!(stdout(&node.run("logs shop --tail 1")), "oh\n");
+    let text = stdout(&node.run("logs shop --json"));
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((lines.len(), &lines[2]["request"]), (3, &json!("r1")));
+    let text = stdout(&node.run("logs shop --timestamps"));
+    assert_eq!(
+        text.lines().next(),
+        Some("2026-01-02T03:04:05Z #1 out  hello")
+    );
+}
+
+#[test]
+fn each_failure_has_its_code() {
+    let node = FakeNode::start();
+    let folder = tempfile::tempdir().unwrap();
+    let bad = component(folder.path(), b"bad");
+    let code = |line: &str| {
+        let output = node.run(line);
+        assert!(output.stdout.is_empty(), "{line}: {output:?}");
+        (output.status.code().unwrap(), stderr(&output))
+    };
+    let (status, text) = code("logs nobody");
+    assert_eq!(status, 3);
+    assert!(
+        text.starts_with("error: there is no app of that name\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("code:  app-not-found") && text.contains("hint:"),
+        "{text}"
+    );
+    let (status, text) = code(&format!("deploy {bad} --app shop"));
+    assert_eq!(status, 6);
+    assert!(text.contains("it is a core module"), "{text}");
+    assert_eq!(code("deploy /no/such/file.wasm --app shop").0, 1);
+    assert_eq!(code("deploy x.wasm --app ../x").0, 2);
+    assert_eq!(code("deploy x.wasm --app x --memory 1KiB").0, 2);
+    assert_eq!(code("apps --url nonsense").0, 2);
+    assert_eq!(code("apps --token-file /no/such/file").0, 4);
+    let (status, text) = code("apps --url http://127.0.0.1:1");
+    assert_eq!(status, 5);
+    assert!(
+        text.contains("cause: ") && text.contains("refused"),
+        "{text}"
+    );
+    let output = cloister("status")
+        .env("CLOISTER_URL", &node.url)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("CLOISTER_TOKEN"), "{output:?}");
+}
+
+#[test]
+fn failures_are_json_too() {
+    let node = FakeNode::start();
+    let output = node.run("logs nobody --json");
+    assert!(output.stdout.is_empty());
+    let problem: Problem = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(
+        (problem.status, problem.code.as_str()),
+        (404, "app-not-found")
+    );
+    let output = node.run("apps --json --url http://127.0.0.1:1");
+    let problem: Problem = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(problem.code, "node-unreachable");
+}
+
+#[test]
+fn the_token_may_lie_in_a_file() {
+    let node = FakeNode::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin-token");
+    std::fs::write(&path, "right\n").unwrap();
+    let run = |file: &Path| {
+        let line = format!(
+            "--url {} --token-file {} status --json",
+            node.url,
+            file.display()
+        );
+        cloister(&line)
+            .env("CLOISTER_TOKEN", "wrong")
+            .output()
+            .unwrap()
+            .status
+            .code()
+    };
+    assert_eq!(run(&path), Some(0));
+    std::fs::write(&path, "wrong\n").unwrap();
+    assert_eq!(run(&path), Some(4));
+    std::fs::write(&path, "\n").unwrap();
+    assert_eq!(run(&path), Some(4));
+}
+
+#[test]
+fn doctor_tells_about_the_node() {
+    let node = FakeNode::start();
+    let output = node.run("doctor --json");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let check = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(check("node")["state"], "ok", "{report}");
+    assert_eq!(check("token")["state"], "ok", "{report}");
+    assert_eq!(report["ok"] == true, output.status.success());
+    assert!(
+        check("kvm")["detail"]
+            .as_str()
+            .unwrap()
+            .contains("/dev/kvm")
+    );
+    let output = cloister("doctor --json --url http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["name"] == "node" && check["state"] == "warn")
+    );
+}
+
+#[test]
+fn help_and_completions_need_no_node() {
+    let output = cloister("--help").output().unwrap();
+    assert!(output.status.success() && stdout(&output).contains("Exit codes:"));
+    let output = cloister("--version").output().unwrap();
+    assert!(stdout(&output).starts_with("cloister "), "{output:?}");
+    let output = cloister("completions bash").output().unwrap();
+    assert!(output.status.success() && stdout(&output).contains("quickstart"));
+    let output = cloister("").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::io::Read as _;
+    use std::process::Stdio;
+    let mut child = cloister("completions zsh")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut text = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(text, "");
+}

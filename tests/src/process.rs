@@ -1,0 +1,91 @@
+//! What `/proc` tells about the processes of a node.
+
+use std::path::PathBuf;
+
+/// What the open descriptors of a process lead to.
+///
+/// # Panics
+/// When the process is gone.
+#[must_use]
+pub fn descriptors(pid: u32) -> Vec<PathBuf> {
+    let folder = format!("/proc/{pid}/fd");
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("cannot read {folder}: {e}"));
+    // A descriptor may be closed between its listing and the look at it.
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .collect()
+}
+
+/// Whether a process has a descriptor of KVM: the device, a VM or a vCPU.
+#[must_use]
+pub fn has_kvm(pid: u32) -> bool {
+    descriptors(pid).iter().any(|path| {
+        let path = path.to_string_lossy();
+        path.contains("/dev/kvm") || path.contains("anon_inode:kvm")
+    })
+}
+
+/// Whether a process lives (a zombie does not).
+#[must_use]
+pub fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in brackets and may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Processes whose parent is `pid`.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|child| field(*child, "PPid").is_some_and(|parent| parent == u64::from(pid)))
+        .collect()
+}
+
+/// Most memory that a process has had resident since [`reset_peak`] or its start, in bytes.
+#[must_use]
+pub fn peak_bytes(pid: u32) -> u64 {
+    field(pid, "VmHWM").unwrap_or_default() * 1024
+}
+
+/// Memory that a process has resident, in bytes.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> u64 {
+    field(pid, "VmRSS").unwrap_or_default() * 1024
+}
+
+/// Makes [`peak_bytes`] begin again at what is resident now.
+///
+/// # Panics
+/// When the process is not one's own to ask.
+pub fn reset_peak(pid: u32) {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+/// Kills a process at once, as the kernel does when memory runs out.
+///
+/// # Panics
+/// When there is no such process.
+pub fn kill(pid: u32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+/// Asks a process to end.
+///
+/// # Panics
+/// When there is no such process.
+pub fn terminate(pid: u32) {
+    signal(pid, rustix::process::Signal::TERM);
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(id, signal)
+        .unwrap_or_else(|error| panic!("cannot signal process {pid}: {error}"));
+}
+
+fn field(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
