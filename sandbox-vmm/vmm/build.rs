@@ -12,12 +12,27 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let guest = here.with_file_name("guest");
-    for input in ["guest/src", "guest/wit", "guest/stub", "guest/Cargo.toml", "guest/Cargo.lock", "abi/src", "ring/src"] {
-        println!("cargo::rerun-if-changed={}", here.with_file_name(input).display());
+    for input in [
+        "guest/src",
+        "guest/wit",
+        "guest/stub",
+        "guest/Cargo.toml",
+        "guest/Cargo.lock",
+        "abi/src",
+        "ring/src",
+    ] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            here.with_file_name(input).display()
+        );
     }
     // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?.join("guest");
+    let target = out
+        .ancestors()
+        .nth(4)
+        .ok_or("OUT_DIR is not below a target folder")?
+        .join("guest");
     let std = build_std(&guest, &target)?;
     let elf = build_guest(&guest, &target, &std)?;
     println!("cargo::rustc-env=CLOISTER_GUEST={}", elf.display());
@@ -25,8 +40,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
-    let status = command.status().map_err(|e| format!("cannot run {command:?}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}").into()) }
+    let status = command
+        .status()
+        .map_err(|e| format!("cannot run {command:?}: {e}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?} ended with {status}").into())
+    }
 }
 
 /// A crate named `std` with what is in core and alloc: some dependencies say `extern crate std` on every unix target.
@@ -37,12 +58,26 @@ fn build_std(guest: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let source = guest.join("stub/std/lib.rs");
     // Rebuilt only when older than its source: its hash is part of everything that is built against it.
     let made = std::fs::metadata(&rlib).and_then(|m| m.modified());
-    if made.is_ok_and(|made| std::fs::metadata(&source).and_then(|m| m.modified()).is_ok_and(|s| s < made)) {
+    if made.is_ok_and(|made| {
+        std::fs::metadata(&source)
+            .and_then(|m| m.modified())
+            .is_ok_and(|s| s < made)
+    }) {
         return Ok(folder);
     }
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run(Command::new(rustc)
-        .args(["--edition", "2021", "--crate-name", "std", "--crate-type", "rlib", "-O", "-Cpanic=abort", "-o"])
+        .args([
+            "--edition",
+            "2021",
+            "--crate-name",
+            "std",
+            "--crate-type",
+            "rlib",
+            "-O",
+            "-Cpanic=abort",
+            "-o",
+        ])
         .args([&rlib, &source]))?;
     Ok(folder)
 }
@@ -61,13 +96,38 @@ fn build_guest(guest: &Path, target: &Path, std: &Path) -> Result<PathBuf, Box<d
     ];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(guest).args(["build", "--release", "--locked", "--target", TRIPLE, "--target-dir"]).arg(target);
+    command
+        .current_dir(guest)
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            TRIPLE,
+            "--target-dir",
+        ])
+        .arg(target);
     // What the outer build was told is not meant for the guest.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let outer = ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "TARGET", "HOST", "OUT_DIR"];
-        let profile = text.starts_with("CARGO_PROFILE_") || text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_CFG_");
-        if outer.contains(&&*text) || profile || text.starts_with("CARGO_ENCODED_") || text == "CARGO_BUILD_TARGET" {
+        let outer = [
+            "RUSTFLAGS",
+            "RUSTDOCFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CLIPPY_ARGS",
+            "TARGET",
+            "HOST",
+            "OUT_DIR",
+        ];
+        let profile = text.starts_with("CARGO_PROFILE_")
+            || text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_CFG_");
+        if outer.contains(&&*text)
+            || profile
+            || text.starts_with("CARGO_ENCODED_")
+            || text == "CARGO_BUILD_TARGET"
+        {
             command.env_remove(&name);
         }
     }

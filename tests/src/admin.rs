@@ -27,7 +27,13 @@ impl Admin {
     ///
     /// # Errors
     /// When there is no whole answer: the node is gone, for example.
-    pub async fn try_call(&self, method: &str, path: &str, kind: &str, body: Body) -> anyhow::Result<Answer> {
+    pub async fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: Body,
+    ) -> anyhow::Result<Answer> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -55,7 +61,12 @@ impl Admin {
     /// When the status is not 200.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.call("GET", path, "application/json", empty()).await;
-        assert_eq!(answer.status, StatusCode::OK, "GET {path}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            StatusCode::OK,
+            "GET {path}: {}",
+            answer.text()
+        );
         serde_json::from_slice(&answer.body).unwrap()
     }
 
@@ -65,7 +76,10 @@ impl Admin {
     /// When there is no such list.
     pub async fn list(&self, path: &str) -> Vec<Value> {
         let list = self.get(path).await;
-        list["items"].as_array().unwrap_or_else(|| panic!("{path} is no list: {list}")).clone()
+        list["items"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{path} is no list: {list}"))
+            .clone()
     }
 
     /// `DELETE`s a path.
@@ -82,8 +96,12 @@ impl Admin {
     /// When there is no status.
     pub async fn vm(&self, tenant: &str, app: &str) -> Option<Value> {
         let status = self.get("/v1/status").await;
-        let vms = status["vms"].as_array().unwrap_or_else(|| panic!("no vms in {status}"));
-        let mut mine = vms.iter().filter(|vm| vm["tenant"] == tenant && vm["app"] == app);
+        let vms = status["vms"]
+            .as_array()
+            .unwrap_or_else(|| panic!("no vms in {status}"));
+        let mut mine = vms
+            .iter()
+            .filter(|vm| vm["tenant"] == tenant && vm["app"] == app);
         mine.find(|vm| vm["state"] == "ready").cloned()
     }
 
@@ -93,7 +111,9 @@ impl Admin {
     /// When there is no status.
     pub async fn worker(&self, tenant: &str) -> Option<u32> {
         let status = self.get("/v1/status").await;
-        let workers = status["workers"].as_array().unwrap_or_else(|| panic!("no workers in {status}"));
+        let workers = status["workers"]
+            .as_array()
+            .unwrap_or_else(|| panic!("no workers in {status}"));
         let mine = workers.iter().find(|worker| worker["tenant"] == tenant)?;
         u32::try_from(mine["pid"].as_u64()?).ok()
     }
@@ -161,7 +181,10 @@ impl Deploy<'_> {
     pub async fn try_send(self) -> anyhow::Result<Answer> {
         let path = format!("/v1/tenants/{}/components", self.tenant);
         let body = full(self.component.to_vec());
-        let upload = self.admin.try_call("POST", &path, "application/wasm", body).await?;
+        let upload = self
+            .admin
+            .try_call("POST", &path, "application/wasm", body)
+            .await?;
         if upload.status != StatusCode::CREATED {
             return Ok(upload);
         }
@@ -171,7 +194,9 @@ impl Deploy<'_> {
         });
         let path = format!("/v1/tenants/{}/apps/{}/deployments", self.tenant, self.app);
         let body = full(request.to_string());
-        self.admin.try_call("POST", &path, "application/json", body).await
+        self.admin
+            .try_call("POST", &path, "application/json", body)
+            .await
     }
 
     /// Uploads and deploys; the answer of whichever step was the last.
@@ -180,7 +205,9 @@ impl Deploy<'_> {
     /// When there is no answer in time.
     pub async fn send(self) -> Answer {
         let what = format!("the deploy of {}", self.app);
-        within(CALL, &what, self.try_send()).await.unwrap_or_else(|e| panic!("{what}: {e:#}"))
+        within(CALL, &what, self.try_send())
+            .await
+            .unwrap_or_else(|e| panic!("{what}: {e:#}"))
     }
 
     /// Uploads and deploys what is well; the deployment.
@@ -199,11 +226,20 @@ impl Deploy<'_> {
     /// When it is accepted, or refused without a problem.
     pub async fn refused(self) -> Refusal {
         let answer = self.send().await;
-        assert!(answer.status.is_client_error(), "{}: {}", answer.status, answer.text());
+        assert!(
+            answer.status.is_client_error(),
+            "{}: {}",
+            answer.status,
+            answer.text()
+        );
         let code = answer.problem();
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let detail = body["detail"].as_str().unwrap_or_default().to_owned();
-        Refusal { status: answer.status.as_u16(), code, detail }
+        Refusal {
+            status: answer.status.as_u16(),
+            code,
+            detail,
+        }
     }
 }
 

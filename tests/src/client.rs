@@ -19,7 +19,9 @@ pub type Body = BoxBody<Bytes, std::io::Error>;
 /// A body of these bytes, with a known length.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
 }
 
 /// No body.
@@ -82,9 +84,15 @@ impl Answer {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(body["status"], self.status.as_u16(), "{body}");
         for member in ["type", "title", "detail"] {
-            assert!(body[member].as_str().is_some_and(|s| !s.is_empty()), "{member}: {body}");
+            assert!(
+                body[member].as_str().is_some_and(|s| !s.is_empty()),
+                "{member}: {body}"
+            );
         }
-        body["code"].as_str().unwrap_or_else(|| panic!("no code: {body}")).to_owned()
+        body["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no code: {body}"))
+            .to_owned()
     }
 }
 
@@ -109,7 +117,9 @@ impl Connection {
         let io = TokioIo::new(connect(addr).await?);
         let (sender, connection) = http1::handshake(io).await?;
         tokio::spawn(connection.with_upgrades());
-        Ok(Self { sender: Sender::H1(sender) })
+        Ok(Self {
+            sender: Sender::H1(sender),
+        })
     }
 
     /// Connects with HTTP/2, prior knowledge.
@@ -120,14 +130,19 @@ impl Connection {
         let io = TokioIo::new(connect(addr).await?);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         tokio::spawn(connection);
-        Ok(Self { sender: Sender::H2(sender) })
+        Ok(Self {
+            sender: Sender::H2(sender),
+        })
     }
 
     /// Sends a request and gives the response as soon as its head is there.
     ///
     /// # Errors
     /// When the connection fails.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
+    pub async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
         match &mut self.sender {
             Sender::H1(sender) => {
                 sender.ready().await?;
@@ -155,7 +170,9 @@ impl Connection {
     #[must_use]
     pub fn another(&self) -> Self {
         match &self.sender {
-            Sender::H2(sender) => Self { sender: Sender::H2(sender.clone()) },
+            Sender::H2(sender) => Self {
+                sender: Sender::H2(sender.clone()),
+            },
             Sender::H1(_) => panic!("HTTP/1.1 has one request at a time"),
         }
     }
@@ -181,7 +198,9 @@ impl Connection {
     pub async fn get(&mut self, host: &str, path: &str) -> Answer {
         let request = self.request("GET", host, path, empty());
         let what = format!("the answer to GET {path} of {host}");
-        within(SOON, &what, self.call(request)).await.unwrap_or_else(|e| panic!("{what}: {e:?}"))
+        within(SOON, &what, self.call(request))
+            .await
+            .unwrap_or_else(|e| panic!("{what}: {e:?}"))
     }
 }
 

@@ -265,7 +265,10 @@ mod tests {
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),
             ("with memories", with_memories(5000)),
-            ("with memories in one module", with_memories_in_one_module(5000)),
+            (
+                "with memories in one module",
+                with_memories_in_one_module(5000),
+            ),
         ] {
             assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0", "{name}");
         }

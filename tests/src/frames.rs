@@ -90,7 +90,9 @@ impl Frames {
         raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         let mut frames = Self { raw };
         frames.send(kind::SETTINGS, 0, 0, &[]);
-        let first = frames.frame().unwrap_or_else(|| panic!("no SETTINGS of the server"));
+        let first = frames
+            .frame()
+            .unwrap_or_else(|| panic!("no SETTINGS of the server"));
         assert_eq!(first.kind, kind::SETTINGS, "{first:?}");
         frames.send(kind::SETTINGS, END_STREAM, 0, &[]);
         frames
@@ -124,7 +126,12 @@ impl Frames {
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let payload = self.raw.exactly(usize::try_from(len).unwrap());
         let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        Some(Frame {
+            kind: head[3],
+            flags: head[4],
+            stream,
+            payload,
+        })
     }
 
     /// The first frame of this type; `None` when the connection ends first.
@@ -143,11 +150,17 @@ impl Frames {
     /// When it answers 200 instead.
     pub fn refusal(&mut self, stream: u32) -> Refused {
         loop {
-            let Some(frame) = self.frame() else { return Refused::Closed };
+            let Some(frame) = self.frame() else {
+                return Refused::Closed;
+            };
             match frame.kind {
-                kind::RST_STREAM if frame.stream == stream => return Refused::Stream(frame.error().unwrap()),
+                kind::RST_STREAM if frame.stream == stream => {
+                    return Refused::Stream(frame.error().unwrap());
+                }
                 // NO_ERROR announces the end only.
-                kind::GOAWAY if frame.error() != Some(0) => return Refused::Connection(frame.error().unwrap()),
+                kind::GOAWAY if frame.error() != Some(0) => {
+                    return Refused::Connection(frame.error().unwrap());
+                }
                 kind::HEADERS if frame.stream == stream => {
                     // 0x88 is `:status: 200` of the static table.
                     assert_ne!(frame.payload.first(), Some(&0x88), "answered with 200");
@@ -161,9 +174,13 @@ impl Frames {
     /// Whether the request on this stream is answered with 200.
     pub fn is_ok(&mut self, stream: u32) -> bool {
         loop {
-            let Some(frame) = self.frame() else { return false };
+            let Some(frame) = self.frame() else {
+                return false;
+            };
             match frame.kind {
-                kind::HEADERS if frame.stream == stream => return frame.payload.first() == Some(&0x88),
+                kind::HEADERS if frame.stream == stream => {
+                    return frame.payload.first() == Some(&0x88);
+                }
                 kind::RST_STREAM if frame.stream == stream => return false,
                 kind::GOAWAY => return false,
                 _ => {}
@@ -191,7 +208,11 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
                     let rest = u16::try_from(len - 127).unwrap();
                     let low = u8::try_from(rest & 0x7f).unwrap();
                     let high = u8::try_from(rest >> 7).unwrap();
-                    out.extend(if high == 0 { vec![127, low] } else { vec![127, low | 0x80, high] });
+                    out.extend(if high == 0 {
+                        vec![127, low]
+                    } else {
+                        vec![127, low | 0x80, high]
+                    });
                 }
             }
             out.extend_from_slice(text.as_bytes());
@@ -203,5 +224,10 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 /// The head of `GET path` for a host, to which fields may be added.
 #[must_use]
 pub fn get<'a>(host: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
-    vec![(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", path)]
+    vec![
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", host),
+        (":path", path),
+    ]
 }

@@ -62,11 +62,17 @@ impl Start {
     /// When there is no KVM, or no place for the folder.
     #[must_use]
     pub fn new(exe: &str) -> Self {
-        let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+        let kvm = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm");
         if let Err(error) = kvm {
             panic!("these tests run real VMs and /dev/kvm cannot be opened: {error}");
         }
-        let folder = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("cloister-test-")
+            .tempdir()
+            .unwrap();
         Self {
             exe: exe.into(),
             wrapper: Vec::new(),
@@ -114,21 +120,36 @@ impl Start {
             }
             None => Command::new(exe),
         };
-        command.args(["__node", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+        command.args([
+            "__node",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ]);
         command.arg(&self.data);
         // The binary ends when this pipe does: no daemon outlives its tests.
-        command.env("CLOISTER_TEST_STDIN", "1").stdin(Stdio::piped());
+        command
+            .env("CLOISTER_TEST_STDIN", "1")
+            .stdin(Stdio::piped());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let log = Arc::new(Log::default());
         let lines = BufReader::new(child.stderr.take().unwrap()).split(b'\n');
         let keep = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                keep.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                keep.lock()
+                    .unwrap()
+                    .push(String::from_utf8_lossy(&line).into_owned());
             }
         });
-        LOGS.lock().unwrap().push((child.id(), Arc::downgrade(&log)));
+        LOGS.lock()
+            .unwrap()
+            .push((child.id(), Arc::downgrade(&log)));
         print_logs_on_panic();
         (child, log)
     }
@@ -155,7 +176,9 @@ impl Start {
         // A file that an earlier daemon left tells nothing about this one.
         let endpoints = self.data.join("endpoints.json");
         let old = std::fs::read(&endpoints).ok();
-        let written = std::fs::metadata(&endpoints).and_then(|m| m.modified()).ok();
+        let written = std::fs::metadata(&endpoints)
+            .and_then(|m| m.modified())
+            .ok();
         let (mut child, log) = self.spawn();
         let data = self.seen_by(child.id());
         let endpoints = data.join("endpoints.json");
@@ -168,13 +191,21 @@ impl Start {
                 return Err(Ended { status, said });
             }
             let now = std::fs::read(&endpoints).ok();
-            let changed = std::fs::metadata(&endpoints).and_then(|m| m.modified()).ok();
+            let changed = std::fs::metadata(&endpoints)
+                .and_then(|m| m.modified())
+                .ok();
             let fresh = now != old || changed != written;
-            let found = now.filter(|_| fresh).and_then(|b| serde_json::from_slice(&b).ok());
+            let found = now
+                .filter(|_| fresh)
+                .and_then(|b| serde_json::from_slice(&b).ok());
             if let Some(found) = found {
                 break found;
             }
-            assert!(begin.elapsed() < SOON, "waited {SOON:?} in vain for {}", endpoints.display());
+            assert!(
+                begin.elapsed() < SOON,
+                "waited {SOON:?} in vain for {}",
+                endpoints.display()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let found: serde_json::Value = found;
@@ -183,7 +214,10 @@ impl Start {
         let token = token.trim().to_owned();
         Ok(Node {
             listen: address("listen"),
-            admin: Admin { addr: address("admin"), token },
+            admin: Admin {
+                addr: address("admin"),
+                token,
+            },
             child,
             log,
             start: self,
@@ -283,11 +317,18 @@ impl Node {
         let path = format!("/v1/tenants/default/apps/{app}/logs?tail=10000");
         let what = format!("{count} lines with {text:?} in the log of {app}");
         until(SOON, &what, || async {
-            let answer = self.admin.call("GET", &path, "application/json", client::empty()).await;
+            let answer = self
+                .admin
+                .call("GET", &path, "application/json", client::empty())
+                .await;
             let text_of = answer.text();
-            let lines = text_of.lines().map(|line| serde_json::from_str(line).unwrap());
+            let lines = text_of
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap());
             let found: Vec<serde_json::Value> = lines
-                .filter(|line: &serde_json::Value| line["line"].as_str().is_some_and(|l| l.contains(text)))
+                .filter(|line: &serde_json::Value| {
+                    line["line"].as_str().is_some_and(|l| l.contains(text))
+                })
                 .collect();
             (found.len() >= count).then_some(found)
         })
@@ -313,7 +354,10 @@ impl Node {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begin.elapsed() < limit, "waited {limit:?} in vain for the node's end");
+            assert!(
+                begin.elapsed() < limit,
+                "waited {limit:?} in vain for the node's end"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -335,7 +379,11 @@ impl Node {
     /// When it does not end, or not well.
     pub async fn stop(mut self) -> Start {
         let status = self.terminate().await;
-        assert!(status.success(), "the node ended with {status}: {}", self.said());
+        assert!(
+            status.success(),
+            "the node ended with {status}: {}",
+            self.said()
+        );
         self.start.clone()
     }
 }
@@ -355,7 +403,10 @@ fn print_logs_on_panic() {
         std::panic::set_hook(Box::new(move |info| {
             before(info);
             let Ok(logs) = LOGS.try_lock() else { return };
-            for (pid, log) in logs.iter().filter_map(|(pid, log)| Some((pid, log.upgrade()?))) {
+            for (pid, log) in logs
+                .iter()
+                .filter_map(|(pid, log)| Some((pid, log.upgrade()?)))
+            {
                 if let Ok(lines) = log.try_lock() {
                     eprintln!("--- the end of what node {pid} wrote");
                     for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {

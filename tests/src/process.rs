@@ -9,7 +9,8 @@ use std::path::PathBuf;
 #[must_use]
 pub fn descriptors(pid: u32) -> Vec<PathBuf> {
     let folder = format!("/proc/{pid}/fd");
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("cannot read {folder}: {e}"));
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("cannot read {folder}: {e}"));
     // A descriptor may be closed between its listing and the look at it.
     entries
         .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
@@ -30,7 +31,8 @@ pub fn has_kvm(pid: u32) -> bool {
 pub fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which is in brackets and may hold anything.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Processes whose parent is `pid`.
@@ -86,6 +88,8 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 
 fn field(pid: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }

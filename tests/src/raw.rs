@@ -32,7 +32,11 @@ impl RawAnswer {
     /// The values of a header field.
     #[must_use]
     pub fn header(&self, name: &str) -> Vec<String> {
-        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        let lines = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'));
         lines
             .filter(|(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.trim().to_owned())
@@ -53,11 +57,15 @@ impl Raw {
     /// When nobody accepts.
     #[must_use]
     pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap_or_else(|e| panic!("connect to {addr}: {e}"));
+        let stream = TcpStream::connect_timeout(&addr, PATIENCE)
+            .unwrap_or_else(|e| panic!("connect to {addr}: {e}"));
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, ahead: Vec::new() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
     }
 
     /// Waits this long for bytes from now on.
@@ -134,10 +142,18 @@ impl Raw {
         let head = self.until(b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut words = head.split(' ');
-        assert!(words.next().is_some_and(|v| v.starts_with("HTTP/1.")), "no status line: {head:?}");
+        assert!(
+            words.next().is_some_and(|v| v.starts_with("HTTP/1.")),
+            "no status line: {head:?}"
+        );
         let status = words.next().and_then(|w| w.trim().parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
-        Some(RawAnswer { status, head, body: Vec::new(), trailers: String::new() })
+        Some(RawAnswer {
+            status,
+            head,
+            body: Vec::new(),
+            trailers: String::new(),
+        })
     }
 
     /// The next final answer, to a request with `method`; `None` when the connection ends before it is whole.
@@ -148,7 +164,11 @@ impl Raw {
         }
         let lengths = answer.header("content-length");
         let coded = answer.header("transfer-encoding");
-        assert!(lengths.is_empty() || coded.is_empty(), "both lengths: {}", answer.head);
+        assert!(
+            lengths.is_empty() || coded.is_empty(),
+            "both lengths: {}",
+            answer.head
+        );
         if method == "HEAD" || [204, 304].contains(&answer.status) {
             return Some(answer);
         }
@@ -159,7 +179,9 @@ impl Raw {
         match lengths.as_slice() {
             [] => answer.body = self.rest(),
             [length] => {
-                let length = length.parse().unwrap_or_else(|_| panic!("length: {}", answer.head));
+                let length = length
+                    .parse()
+                    .unwrap_or_else(|_| panic!("length: {}", answer.head));
                 answer.body = self.exactly(length);
                 if answer.body.len() < length {
                     return None;
@@ -180,7 +202,8 @@ impl Raw {
             let line = self.until(b"\r\n")?;
             let line = String::from_utf8_lossy(&line).into_owned();
             let size = line.trim_end().split(';').next().unwrap_or_default();
-            let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
+            let size =
+                usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
             if size == 0 {
                 break;
             }
@@ -205,7 +228,10 @@ impl Raw {
     pub fn closes_within(&mut self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let mut buffer = [0; 16384];
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
+        while let Some(left) = end
+            .checked_duration_since(Instant::now())
+            .filter(|d| !d.is_zero())
+        {
             self.stream.set_read_timeout(Some(left)).unwrap();
             match self.stream.read(&mut buffer) {
                 Ok(0) => return true,

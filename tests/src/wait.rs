@@ -31,7 +31,10 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
         if let Some(value) = ask().await {
             return value;
         }
-        assert!(begin.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        assert!(
+            begin.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

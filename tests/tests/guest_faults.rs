@@ -1,5 +1,9 @@
 //! What a component may do to itself: it ends with a clear error, and nobody else notices.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -34,9 +38,15 @@ async fn node() -> &'static Node {
 async fn neighbour_is_well() {
     let node = node().await;
     let begin = Instant::now();
-    let answer = client::get(node.listen, "other.neighbour.localhost", "/").await.unwrap();
+    let answer = client::get(node.listen, "other.neighbour.localhost", "/")
+        .await
+        .unwrap();
     assert_eq!(answer.text(), "other");
-    assert!(begin.elapsed() < Duration::from_secs(5), "the neighbour took {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "the neighbour took {:?}",
+        begin.elapsed()
+    );
 }
 
 /// The path is answered with this status and code, several times, and the app goes on.
@@ -44,7 +54,12 @@ async fn fails(app: &str, path: &str, status: u16, code: &str) {
     let node = node().await;
     for round in 0..3 {
         let answer = node.get(app, path).await;
-        assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (status, code), "{path}, round {round}: {}", answer.text());
+        assert_eq!(
+            (answer.status.as_u16(), answer.problem().as_str()),
+            (status, code),
+            "{path}, round {round}: {}",
+            answer.text()
+        );
         let again = node.get(app, "/counter").await;
         assert_eq!(again.text(), "1", "after {path}: {again:?}");
     }
@@ -55,16 +70,32 @@ async fn traps_are_a_502_and_cost_no_vm() {
     let node = node().await;
     let before = node.admin.vm("default", "probe").await.unwrap();
     let traps = [
-        "unreachable", "out-of-bounds", "store-out-of-bounds", "fill-out-of-bounds", "divide-by-zero", "overflow", "conversion", "null-call",
-        "signature", "table-bounds", "stack", "bad-handle",
+        "unreachable",
+        "out-of-bounds",
+        "store-out-of-bounds",
+        "fill-out-of-bounds",
+        "divide-by-zero",
+        "overflow",
+        "conversion",
+        "null-call",
+        "signature",
+        "table-bounds",
+        "stack",
+        "bad-handle",
     ];
     for trap in traps {
         fails("probe", &format!("/trap/{trap}"), 502, "component-trapped").await;
     }
     let after = node.admin.vm("default", "probe").await.unwrap();
-    assert_eq!(before["restores"], after["restores"], "a trap costs the request only");
+    assert_eq!(
+        before["restores"], after["restores"],
+        "a trap costs the request only"
+    );
     let count = |vm: &serde_json::Value| vm["traps"].as_u64().unwrap();
-    assert!(count(&after) >= count(&before) + 36, "{before} then {after}");
+    assert!(
+        count(&after) >= count(&before) + 36,
+        "{before} then {after}"
+    );
     neighbour_is_well().await;
 }
 
@@ -102,7 +133,12 @@ async fn no_response_is_told_as_such() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_after_the_head_cuts_the_body() {
     let node = node().await;
-    for path in ["/trap-after-head", "/trap-in-body", "/body-dropped", "/short-body"] {
+    for path in [
+        "/trap-after-head",
+        "/trap-in-body",
+        "/body-dropped",
+        "/short-body",
+    ] {
         let cut = within(BY_ITSELF, path, node.try_get("probe", path)).await;
         match cut {
             // The head may not have left yet: then there is room for an error.
@@ -119,7 +155,10 @@ async fn a_failure_after_the_head_cuts_the_body() {
     }
     // What is longer than its length is never seen as a second answer.
     if let Ok(answer) = node.try_get("probe", "/long-body").await {
-        assert!(answer.status == 502 || answer.text() == "Hello!\n", "{answer:?}");
+        assert!(
+            answer.status == 502 || answer.text() == "Hello!\n",
+            "{answer:?}"
+        );
     }
     neighbour_is_well().await;
 }
@@ -133,12 +172,24 @@ async fn an_endless_loop_ends_by_itself_and_others_are_served_meanwhile() {
     for _ in 0..5 {
         neighbour_is_well().await;
         // The same app, the same VM.
-        let answer = within(Duration::from_secs(10), "an answer beside an endless loop", node.get("probe", "/counter")).await;
+        let answer = within(
+            Duration::from_secs(10),
+            "an answer beside an endless loop",
+            node.get("probe", "/counter"),
+        )
+        .await;
         assert_eq!(answer.text(), "1");
     }
     assert!(!spin.is_finished(), "the loop ended at once");
-    let answer = within(BY_ITSELF, "the end of an endless loop", spin).await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (504, "cpu-limit"), "{}", answer.text());
+    let answer = within(BY_ITSELF, "the end of an endless loop", spin)
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.problem().as_str()),
+        (504, "cpu-limit"),
+        "{}",
+        answer.text()
+    );
     assert!(begin.elapsed() < BY_ITSELF, "{:?}", begin.elapsed());
     assert_eq!(node.get("probe", "/counter").await.text(), "1");
 }
@@ -148,15 +199,34 @@ async fn processor_time_is_limited_wherever_it_is_spent() {
     for path in ["/spin", "/allocate-forever", "/work?100000"] {
         let begin = Instant::now();
         fails("tight", path, 504, "cpu-limit").await;
-        assert!(begin.elapsed() < Duration::from_secs(25), "{path}: {:?} for three times 0.7 s", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(25),
+            "{path}: {:?} for three times 0.7 s",
+            begin.elapsed()
+        );
     }
     // Through the runtime rather than in the component's own code: processor time or memory, whichever is first.
     let node = node().await;
-    for path in ["/handles-forever", "/pollables-forever", "/fields-forever", "/flood-stdout?10240"] {
+    for path in [
+        "/handles-forever",
+        "/pollables-forever",
+        "/fields-forever",
+        "/flood-stdout?10240",
+    ] {
         let answer = within(BY_ITSELF, path, node.get("tight", path)).await;
         assert!(answer.status.is_server_error(), "{path}: {answer:?}");
         let code = answer.problem();
-        assert!(["cpu-limit", "memory-limit", "component-trapped", "deadline", "sandbox-lost"].contains(&code.as_str()), "{path}: {code}");
+        assert!(
+            [
+                "cpu-limit",
+                "memory-limit",
+                "component-trapped",
+                "deadline",
+                "sandbox-lost"
+            ]
+            .contains(&code.as_str()),
+            "{path}: {code}"
+        );
         node.served_again("tight", Duration::from_secs(2)).await;
     }
     neighbour_is_well().await;
@@ -170,7 +240,11 @@ async fn sleeping_costs_no_processor_time() {
     for answer in futures_util::future::join_all(sleeps).await {
         assert_eq!(answer.text(), "slept\n");
     }
-    assert!(begin.elapsed() < Duration::from_secs(8), "eight sleeps of 1.5 s took {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "eight sleeps of 1.5 s took {:?}",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,15 +252,42 @@ async fn waiting_has_an_end_too() {
     let begin = Instant::now();
     let node = node().await;
     let answer = node.get("tight", "/wait-forever").await;
-    assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (504, "deadline"), "{}", answer.text());
-    assert!(answer.text().contains("head_timeout_ms"), "{}", answer.text());
-    assert!(begin.elapsed() > Duration::from_millis(2300) && begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(
+        (answer.status.as_u16(), answer.problem().as_str()),
+        (504, "deadline"),
+        "{}",
+        answer.text()
+    );
+    assert!(
+        answer.text().contains("head_timeout_ms"),
+        "{}",
+        answer.text()
+    );
+    assert!(
+        begin.elapsed() > Duration::from_millis(2300) && begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
     // A body that does not end: cut at wall_ms.
     let begin = Instant::now();
-    let cut = within(BY_ITSELF, "the end of an endless drip", node.try_get("tight", "/drip?100000")).await;
+    let cut = within(
+        BY_ITSELF,
+        "the end of an endless drip",
+        node.try_get("tight", "/drip?100000"),
+    )
+    .await;
     assert!(cut.is_err(), "an endless body looks whole");
-    assert!(begin.elapsed() > Duration::from_secs(4), "{:?}", begin.elapsed());
-    let cut = within(BY_ITSELF, "the end of a loop after the head", node.try_get("tight", "/spin-after-head")).await;
+    assert!(
+        begin.elapsed() > Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+    let cut = within(
+        BY_ITSELF,
+        "the end of a loop after the head",
+        node.try_get("tight", "/spin-after-head"),
+    )
+    .await;
     assert!(cut.is_err(), "a body that a loop never ended looks whole");
     assert_eq!(node.get("tight", "/counter").await.text(), "1");
 }
@@ -195,12 +296,19 @@ async fn waiting_has_an_end_too() {
 async fn a_loop_after_the_response_is_ended() {
     let node = node().await;
     for _ in 0..20 {
-        assert_eq!(node.get("tight", "/spin-after-body").await.text(), "Hello!\n");
+        assert_eq!(
+            node.get("tight", "/spin-after-body").await.text(),
+            "Hello!\n"
+        );
     }
     let what = "the loops to be ended, so that others get their turn";
     let begin = Instant::now();
     within(BY_ITSELF, what, node.get("tight", "/counter")).await;
-    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +318,10 @@ async fn memory_is_limited() {
         for path in ["/allocate", "/allocate-and-touch", "/grow-table"] {
             let answer = node.get(app, path).await;
             let told = answer.status == 507 && answer.text() == "refused\n";
-            assert!(told || answer.status.is_server_error(), "{app} {path}: {answer:?}");
+            assert!(
+                told || answer.status.is_server_error(),
+                "{app} {path}: {answer:?}"
+            );
             assert_eq!(node.get(app, "/counter").await.text(), "1");
         }
     }
@@ -221,7 +332,11 @@ async fn memory_is_limited() {
     }
     let vm = node.admin.vm("default", "tight").await.unwrap();
     let resident = vm["resident_bytes"].as_u64().unwrap();
-    assert!(resident <= 160 << 20, "a VM of 128 MiB has {} MiB", resident >> 20);
+    assert!(
+        resident <= 160 << 20,
+        "a VM of 128 MiB has {} MiB",
+        resident >> 20
+    );
     node.served_again("tight", Duration::from_secs(2)).await;
     neighbour_is_well().await;
 }
@@ -236,11 +351,29 @@ async fn a_stack_is_as_deep_as_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_are_too_large_are_refused() {
     let node = node().await;
-    for path in ["/many-headers?100000", "/many-headers?1000", "/huge-header?1024", "/huge-header?100"] {
+    for path in [
+        "/many-headers?100000",
+        "/many-headers?1000",
+        "/huge-header?1024",
+        "/huge-header?100",
+    ] {
         let answer = node.get("probe", path).await;
-        assert!(answer.status.is_server_error(), "{path}: {} with {} fields", answer.status, answer.headers.len());
+        assert!(
+            answer.status.is_server_error(),
+            "{path}: {} with {} fields",
+            answer.status,
+            answer.headers.len()
+        );
         let code = answer.problem();
-        assert!(["response-head-too-large", "component-trapped", "bad-response"].contains(&code.as_str()), "{path}: {code}");
+        assert!(
+            [
+                "response-head-too-large",
+                "component-trapped",
+                "bad-response"
+            ]
+            .contains(&code.as_str()),
+            "{path}: {code}"
+        );
     }
     let answer = node.get("probe", "/many-headers?100").await;
     assert_eq!(answer.headers.get_all("x-many").iter().count(), 100);
@@ -251,7 +384,15 @@ async fn heads_that_are_too_large_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_are_not_the_components_are_refused() {
     let node = node().await;
-    for (path, error) in [("crlf", "1"), ("nul", "1"), ("name", "1"), ("connection", "2"), ("te", "2"), ("keep-alive", "2"), ("upgrade", "2")] {
+    for (path, error) in [
+        ("crlf", "1"),
+        ("nul", "1"),
+        ("name", "1"),
+        ("connection", "2"),
+        ("te", "2"),
+        ("keep-alive", "2"),
+        ("upgrade", "2"),
+    ] {
         let answer = node.get("probe", &format!("/bad-field/{path}")).await;
         assert_eq!(answer.text(), error, "{path}");
         assert!(answer.headers.get("x-injected").is_none());
@@ -263,12 +404,24 @@ async fn output_without_end_is_bounded() {
     let node = node().await;
     // By default it is the processor's time that ends it, or it gets through: 10 GB of lines.
     let limit = Duration::from_secs(100);
-    let answer = within(limit, "the end of 10 GB of output", node.try_get("probe", "/flood-stdout?10240")).await;
+    let answer = within(
+        limit,
+        "the end of 10 GB of output",
+        node.try_get("probe", "/flood-stdout?10240"),
+    )
+    .await;
     if let Ok(answer) = answer {
-        assert!(answer.status == 200 || answer.status.is_server_error(), "{answer:?}");
+        assert!(
+            answer.status == 200 || answer.status.is_server_error(),
+            "{answer:?}"
+        );
     }
     let logs = node.data().join("logs");
-    let size = std::process::Command::new("du").arg("-sm").arg(&logs).output().unwrap();
+    let size = std::process::Command::new("du")
+        .arg("-sm")
+        .arg(&logs)
+        .output()
+        .unwrap();
     let size = String::from_utf8_lossy(&size.stdout).into_owned();
     let mib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
     assert!(mib < 200, "the log has {mib} MiB");
@@ -283,7 +436,10 @@ async fn output_without_end_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_body_ends_with_its_reader() {
     let node = Node::start(EXE).await;
-    node.deploy("one", probe()).limits(json!({ "concurrency": 1 })).done().await;
+    node.deploy("one", probe())
+        .limits(json!({ "concurrency": 1 }))
+        .done()
+        .await;
     for _ in 0..5 {
         let mut connection = Connection::h1(node.listen).await.unwrap();
         let request = connection.request("GET", "one.localhost", "/endless", client::empty());
@@ -293,7 +449,14 @@ async fn an_endless_body_ends_with_its_reader() {
         let mut got = 0;
         while got < 1 << 20 {
             use http_body_util::BodyExt;
-            got += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+            got += body
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap()
+                .len();
         }
         drop(body);
         drop(connection);
@@ -305,6 +468,10 @@ async fn an_endless_body_ends_with_its_reader() {
             (answer.text() == "1").then_some(())
         })
         .await;
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begin.elapsed()
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! HTTP/1.1 as RFC 9110 and RFC 9112 have it, byte by byte, with requests that are well.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +32,9 @@ async fn node() -> &'static Node {
 /// Runs a blocking test against the node.
 async fn with(test: impl FnOnce(SocketAddr) + Send + 'static) {
     let listen = node().await.listen;
-    tokio::task::spawn_blocking(move || test(listen)).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+    tokio::task::spawn_blocking(move || test(listen))
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
 }
 
 /// The answer to one request that gets one.
@@ -51,15 +57,26 @@ async fn a_connection_is_kept_and_closed_when_asked() {
             raw.send(format!("GET /hello HTTP/1.1\r\n{HOST}\r\n"));
             let answer = raw.answer().unwrap();
             assert_eq!(answer.text(), "Hello!\n");
-            assert!(answer.header("connection").iter().all(|v| !v.contains("close")), "{}", answer.head);
+            assert!(
+                answer
+                    .header("connection")
+                    .iter()
+                    .all(|v| !v.contains("close")),
+                "{}",
+                answer.head
+            );
         }
-        raw.send(format!("GET /hello HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n"));
+        raw.send(format!(
+            "GET /hello HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n"
+        ));
         let answer = raw.answer().unwrap();
         assert_eq!(answer.header("connection"), ["close"], "{}", answer.head);
         assert!(raw.closes_within(Duration::from_secs(2)));
         // Names of fields and the option are not case-sensitive.
         let mut raw = Raw::connect(listen);
-        raw.send("GET /hello HTTP/1.1\r\nhOST: app.localhost\r\ncONNECTION: Keep-Alive, CLOSE\r\n\r\n");
+        raw.send(
+            "GET /hello HTTP/1.1\r\nhOST: app.localhost\r\ncONNECTION: Keep-Alive, CLOSE\r\n\r\n",
+        );
         assert_eq!(raw.answer().unwrap().status, 200);
         assert!(raw.closes_within(Duration::from_secs(2)));
     })
@@ -71,12 +88,33 @@ async fn pipelined_requests_are_answered_in_order() {
     with(|listen| {
         let mut raw = Raw::connect(listen);
         let one = |path: &str| format!("GET {path} HTTP/1.1\r\n{HOST}\r\n");
-        raw.send([one("/sleep?300"), one("/hello"), one("/status?404"), one("/counter")].concat());
+        raw.send(
+            [
+                one("/sleep?300"),
+                one("/hello"),
+                one("/status?404"),
+                one("/counter"),
+            ]
+            .concat(),
+        );
         let texts: Vec<String> = (0..4).map(|_| raw.answer().unwrap().text()).collect();
         assert_eq!(texts, ["slept\n", "Hello!\n", "status\n", "1"]);
         // With bodies between them.
-        let post = |body: &str| format!("POST /echo HTTP/1.1\r\n{HOST}Content-Length: {}\r\n\r\n{body}", body.len());
-        raw.send([post("first"), post(""), post("GET / HTTP/1.1\r\n\r\n"), post("last")].concat());
+        let post = |body: &str| {
+            format!(
+                "POST /echo HTTP/1.1\r\n{HOST}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        raw.send(
+            [
+                post("first"),
+                post(""),
+                post("GET / HTTP/1.1\r\n\r\n"),
+                post("last"),
+            ]
+            .concat(),
+        );
         let texts: Vec<String> = (0..4).map(|_| raw.answer().unwrap().text()).collect();
         assert_eq!(texts, ["first", "", "GET / HTTP/1.1\r\n\r\n", "last"]);
     })
@@ -104,7 +142,9 @@ async fn head_is_answered_as_get_without_the_body() {
         assert_eq!(get.header("content-length"), ["7"]);
         let mut raw = Raw::connect(listen);
         for path in ["/length", "/hello", "/big?1", "/trailers"] {
-            raw.send(format!("HEAD {path} HTTP/1.1\r\n{HOST}\r\nGET /counter HTTP/1.1\r\n{HOST}\r\n"));
+            raw.send(format!(
+                "HEAD {path} HTTP/1.1\r\n{HOST}\r\nGET /counter HTTP/1.1\r\n{HOST}\r\n"
+            ));
             let head = raw.answer_to("HEAD").unwrap();
             assert_eq!(head.status, 200);
             if path == "/length" {
@@ -114,7 +154,9 @@ async fn head_is_answered_as_get_without_the_body() {
             assert_eq!(raw.answer().unwrap().text(), "1", "after HEAD {path}");
         }
         // An error has no body either.
-        raw.send(format!("HEAD / HTTP/1.1\r\nHost: nobody.localhost\r\n\r\nGET /counter HTTP/1.1\r\n{HOST}\r\n"));
+        raw.send(format!(
+            "HEAD / HTTP/1.1\r\nHost: nobody.localhost\r\n\r\nGET /counter HTTP/1.1\r\n{HOST}\r\n"
+        ));
         assert_eq!(raw.answer_to("HEAD").unwrap().status, 404);
         assert_eq!(raw.answer().unwrap().text(), "1");
     })
@@ -131,9 +173,17 @@ async fn some_answers_have_no_body() {
                 raw.send(format!("GET {path}?{status} HTTP/1.1\r\n{HOST}\r\n"));
                 let answer = raw.answer().unwrap();
                 assert_eq!(answer.status, status);
-                assert!(answer.header("transfer-encoding").is_empty(), "{}", answer.head);
+                assert!(
+                    answer.header("transfer-encoding").is_empty(),
+                    "{}",
+                    answer.head
+                );
                 if status == 204 {
-                    assert!(answer.header("content-length").is_empty(), "{}", answer.head);
+                    assert!(
+                        answer.header("content-length").is_empty(),
+                        "{}",
+                        answer.head
+                    );
                 }
                 raw.send(format!("GET /counter HTTP/1.1\r\n{HOST}\r\n"));
                 assert_eq!(raw.answer().unwrap().text(), "1", "after {path}?{status}");
@@ -147,10 +197,16 @@ async fn some_answers_have_no_body() {
 async fn statuses_come_through() {
     with(|listen| {
         let mut raw = Raw::connect(listen);
-        for status in [200, 201, 202, 206, 299, 300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 418, 429, 451, 499, 500, 501, 502, 503, 504, 599] {
+        for status in [
+            200, 201, 202, 206, 299, 300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 418, 429,
+            451, 499, 500, 501, 502, 503, 504, 599,
+        ] {
             raw.send(format!("GET /status?{status} HTTP/1.1\r\n{HOST}\r\n"));
             let answer = raw.answer().unwrap();
-            assert_eq!((answer.status, answer.text().as_str()), (status, "status\n"));
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (status, "status\n")
+            );
         }
     })
     .await;
@@ -160,7 +216,10 @@ async fn statuses_come_through() {
 async fn lengths_and_codings_of_answers() {
     with(|listen| {
         let known = answer(listen, &format!("GET /length HTTP/1.1\r\n{HOST}\r\n"));
-        assert_eq!((known.header("content-length"), known.text()), (vec!["7".to_owned()], "Hello!\n".to_owned()));
+        assert_eq!(
+            (known.header("content-length"), known.text()),
+            (vec!["7".to_owned()], "Hello!\n".to_owned())
+        );
         assert!(known.header("transfer-encoding").is_empty());
         let unknown = answer(listen, &format!("GET /drip?2 HTTP/1.1\r\n{HOST}\r\n"));
         assert_eq!(unknown.header("transfer-encoding"), ["chunked"]);
@@ -180,10 +239,23 @@ async fn lengths_and_codings_of_answers() {
 async fn the_host_decides() {
     with(|listen| {
         // The target in absolute form wins over the field.
-        let absolute = seen(listen, "GET http://app.localhost/headers HTTP/1.1\r\nHost: nobody.localhost\r\n\r\n");
+        let absolute = seen(
+            listen,
+            "GET http://app.localhost/headers HTTP/1.1\r\nHost: nobody.localhost\r\n\r\n",
+        );
         assert_eq!(absolute[0], "0 app.localhost");
-        let port = seen(listen, &format!("GET /headers HTTP/1.1\r\nHost: App.LocalHost:{}\r\n\r\n", listen.port()));
-        assert!(port[0].to_lowercase().starts_with("0 app.localhost"), "{}", port[0]);
+        let port = seen(
+            listen,
+            &format!(
+                "GET /headers HTTP/1.1\r\nHost: App.LocalHost:{}\r\n\r\n",
+                listen.port()
+            ),
+        );
+        assert!(
+            port[0].to_lowercase().starts_with("0 app.localhost"),
+            "{}",
+            port[0]
+        );
         let unknown = answer(listen, "GET / HTTP/1.1\r\nHost: nobody.localhost\r\n\r\n");
         assert_eq!(unknown.status, 404);
         assert_eq!(unknown.header("content-type"), ["application/problem+json"]);
@@ -198,12 +270,27 @@ async fn the_host_decides() {
 async fn methods_reach_the_component() {
     with(|listen| {
         // Numbers of `wasi:http`'s methods.
-        let methods = [("GET", 0), ("POST", 2), ("PUT", 3), ("DELETE", 4), ("OPTIONS", 6), ("PATCH", 8), ("PURGE", 9), ("get", 9)];
+        let methods = [
+            ("GET", 0),
+            ("POST", 2),
+            ("PUT", 3),
+            ("DELETE", 4),
+            ("OPTIONS", 6),
+            ("PATCH", 8),
+            ("PURGE", 9),
+            ("get", 9),
+        ];
         for (method, number) in methods {
-            let lines = seen(listen, &format!("{method} /headers HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"));
+            let lines = seen(
+                listen,
+                &format!("{method} /headers HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"),
+            );
             assert_eq!(lines[0], format!("{number} app.localhost"), "{method}");
         }
-        let connect = answer(listen, &format!("CONNECT app.localhost:80 HTTP/1.1\r\n{HOST}\r\n"));
+        let connect = answer(
+            listen,
+            &format!("CONNECT app.localhost:80 HTTP/1.1\r\n{HOST}\r\n"),
+        );
         assert!((400..=501).contains(&connect.status), "{}", connect.status);
         let star = answer(listen, &format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n"));
         assert!(star.status < 500, "{}", star.status);
@@ -214,13 +301,27 @@ async fn methods_reach_the_component() {
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_reach_the_component_as_they_are() {
     with(|listen| {
-        for path in ["/a/../hello", "//hello", "/hello/", "/%68ello", "/hello;x", "/hello#x"] {
+        for path in [
+            "/a/../hello",
+            "//hello",
+            "/hello/",
+            "/%68ello",
+            "/hello;x",
+            "/hello#x",
+        ] {
             let answer = answer(listen, &format!("GET {path} HTTP/1.1\r\n{HOST}\r\n"));
             // Nothing is made of them on the way: none is `/hello` to the component.
-            assert!(answer.status == 404 || answer.status == 400 || path.contains('#'), "{path}: {}", answer.text());
+            assert!(
+                answer.status == 404 || answer.status == 400 || path.contains('#'),
+                "{path}: {}",
+                answer.text()
+            );
         }
         let long = format!("/hello?{}", "9".repeat(6000));
-        assert_eq!(answer(listen, &format!("GET {long} HTTP/1.1\r\n{HOST}\r\n")).status, 200);
+        assert_eq!(
+            answer(listen, &format!("GET {long} HTTP/1.1\r\n{HOST}\r\n")).status,
+            200
+        );
     })
     .await;
 }
@@ -276,10 +377,21 @@ async fn every_request_has_an_id() {
         let (id, other) = (first.header("x-request-id"), second.header("x-request-id"));
         assert_eq!(id.len(), 1, "{}", first.head);
         assert_ne!(id, other);
-        assert!(first.text().contains(&format!("x-request-id: {}", id[0])), "the component has another: {}", first.text());
+        assert!(
+            first.text().contains(&format!("x-request-id: {}", id[0])),
+            "the component has another: {}",
+            first.text()
+        );
         // Errors have one too, and say it.
-        let error = answer(listen, &format!("GET /trap/unreachable HTTP/1.1\r\n{HOST}\r\n"));
-        assert!(error.text().contains(&error.header("x-request-id")[0]), "{}", error.text());
+        let error = answer(
+            listen,
+            &format!("GET /trap/unreachable HTTP/1.1\r\n{HOST}\r\n"),
+        );
+        assert!(
+            error.text().contains(&error.header("x-request-id")[0]),
+            "{}",
+            error.text()
+        );
     })
     .await;
 }
@@ -289,24 +401,37 @@ async fn expectations() {
     with(|listen| {
         // The component reads: go on.
         let mut raw = Raw::connect(listen);
-        raw.send(format!("POST /echo HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"));
+        raw.send(format!(
+            "POST /echo HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        ));
         assert_eq!(raw.head().unwrap().status, 100);
         raw.send("hello");
         let answer = raw.answer().unwrap();
         assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
         // No body will be read: the final answer comes without waiting for it.
-        for head in ["POST / HTTP/1.1\r\nHost: nobody.localhost\r\n".to_owned(), "POST /count HTTP/1.1\r\nHost: small.localhost\r\n".to_owned()] {
+        for head in [
+            "POST / HTTP/1.1\r\nHost: nobody.localhost\r\n".to_owned(),
+            "POST /count HTTP/1.1\r\nHost: small.localhost\r\n".to_owned(),
+        ] {
             let mut raw = Raw::connect(listen);
-            raw.send(format!("{head}Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"));
+            raw.send(format!(
+                "{head}Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
+            ));
             let first = raw.head().unwrap();
             assert!(first.status == 404 || first.status == 413, "{}", first.head);
         }
         // A client that does not wait.
         let mut raw = Raw::connect(listen);
-        raw.send(format!("POST /echo HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"));
+        raw.send(format!(
+            "POST /echo HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"
+        ));
         assert_eq!(raw.answer().unwrap().text(), "hello");
         // Another expectation may be refused or ignored, and nothing else.
-        let odd = exchange(listen, format!("GET /hello HTTP/1.1\r\n{HOST}Expect: miracles\r\n\r\n")).unwrap();
+        let odd = exchange(
+            listen,
+            format!("GET /hello HTTP/1.1\r\n{HOST}Expect: miracles\r\n\r\n"),
+        )
+        .unwrap();
         assert!([200, 417].contains(&odd.status), "{}", odd.status);
     })
     .await;
@@ -354,14 +479,19 @@ async fn a_busy_app_says_so() {
     let listen = node().await.listen;
     // One runs, one waits, the third is refused.
     let lanes = (0..3).map(|_| async move {
-        let mut raw = cloister_tests::client::Connection::h1(listen).await.unwrap();
+        let mut raw = cloister_tests::client::Connection::h1(listen)
+            .await
+            .unwrap();
         raw.get("small.localhost", "/sleep?1500").await
     });
     let answers = futures_util::future::join_all(lanes).await;
     let served = answers.iter().filter(|a| a.status == 200).count();
     let refused: Vec<_> = answers.iter().filter(|a| a.status != 200).collect();
     assert_eq!((served, refused.len()), (2, 1), "{answers:?}");
-    assert_eq!((refused[0].status.as_u16(), refused[0].problem().as_str()), (503, "too-many-requests-in-flight"));
+    assert_eq!(
+        (refused[0].status.as_u16(), refused[0].problem().as_str()),
+        (503, "too-many-requests-in-flight")
+    );
     assert!(!refused[0].header("retry-after").is_empty());
 }
 
@@ -372,14 +502,18 @@ async fn who_is_gone_is_not_served() {
     for version in ["1.1", "1.0"] {
         tokio::task::spawn_blocking(move || {
             let mut raw = Raw::connect(listen);
-            raw.send(format!("GET /drip?200 HTTP/{version}\r\nHost: small.localhost\r\n\r\n"));
+            raw.send(format!(
+                "GET /drip?200 HTTP/{version}\r\nHost: small.localhost\r\n\r\n"
+            ));
             assert_eq!(raw.head().unwrap().status, 200);
         })
         .await
         .unwrap();
         let what = "the turn after a request whose client is gone";
         cloister_tests::wait::until(Duration::from_secs(4), what, || async {
-            let answer = cloister_tests::client::get(listen, "small.localhost", "/counter").await.unwrap();
+            let answer = cloister_tests::client::get(listen, "small.localhost", "/counter")
+                .await
+                .unwrap();
             (answer.text() == "1").then_some(())
         })
         .await;

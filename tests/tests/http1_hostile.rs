@@ -1,5 +1,9 @@
 //! HTTP/1.1 requests that want to be misunderstood: each is refused, and what follows it is no request.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +25,12 @@ async fn node() -> &'static Node {
     NODE.get_or_init(|| async {
         let node = Node::start(EXE).await;
         node.deploy("app", probe()).done().await;
-        node.deploy("small", probe()).limits(json!({ "request_body_bytes": 100_000, "head_bytes": 8192, "header_count": 50 })).done().await;
+        node.deploy("small", probe())
+            .limits(
+                json!({ "request_body_bytes": 100_000, "head_bytes": 8192, "header_count": 50 }),
+            )
+            .done()
+            .await;
         node
     })
     .await
@@ -29,8 +38,14 @@ async fn node() -> &'static Node {
 
 async fn with(test: impl FnOnce(SocketAddr) + Send + 'static) {
     let listen = node().await.listen;
-    tokio::task::spawn_blocking(move || test(listen)).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-    assert_eq!(node().await.get("app", "/counter").await.text(), "1", "the node after it");
+    tokio::task::spawn_blocking(move || test(listen))
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+    assert_eq!(
+        node().await.get("app", "/counter").await.text(),
+        "1",
+        "the node after it"
+    );
 }
 
 /// The request is answered with one of these statuses, the connection then closed, and nothing after it answered.
@@ -40,7 +55,12 @@ fn refused(listen: SocketAddr, request: &str, statuses: &[u16]) {
     let short: String = request.chars().take(200).collect();
     match raw.answer() {
         Some(answer) => {
-            assert!(statuses.contains(&answer.status), "{short:?}: {}{}", answer.head, answer.text());
+            assert!(
+                statuses.contains(&answer.status),
+                "{short:?}: {}{}",
+                answer.head,
+                answer.text()
+            );
             if let Some(second) = raw.head() {
                 panic!("{short:?}: a second answer: {}", second.head);
             }
@@ -85,17 +105,48 @@ async fn two_lengths_smuggle_nothing() {
     })
     .await;
     let node = node().await;
-    let log = node.admin.call("GET", "/v1/tenants/default/apps/app/logs?tail=100", "application/json", cloister_tests::client::empty()).await;
-    assert!(!log.text().contains("a line to stdout"), "a smuggled request ran");
+    let log = node
+        .admin
+        .call(
+            "GET",
+            "/v1/tenants/default/apps/app/logs?tail=100",
+            "application/json",
+            cloister_tests::client::empty(),
+        )
+        .await;
+    assert!(
+        !log.text().contains("a line to stdout"),
+        "a smuggled request ran"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lengths_that_are_no_lengths() {
     with(|listen| {
         for length in [
-            "-1", "+5", "0x5", "5 5", "5, 6", "5;5", "", " ", "five", "5.0", "1e1", "18446744073709551616", "99999999999999999999999999", "5\r\nContent-Length: 6", "٥",
+            "-1",
+            "+5",
+            "0x5",
+            "5 5",
+            "5, 6",
+            "5;5",
+            "",
+            " ",
+            "five",
+            "5.0",
+            "1e1",
+            "18446744073709551616",
+            "99999999999999999999999999",
+            "5\r\nContent-Length: 6",
+            "٥",
         ] {
-            refused(listen, &format!("POST /echo HTTP/1.1\r\n{HOST}Content-Length: {length}\r\n\r\nhello{SMUGGLED}"), &[400, 413]);
+            refused(
+                listen,
+                &format!(
+                    "POST /echo HTTP/1.1\r\n{HOST}Content-Length: {length}\r\n\r\nhello{SMUGGLED}"
+                ),
+                &[400, 413],
+            );
         }
     })
     .await;
@@ -136,11 +187,18 @@ async fn chunks_that_are_no_chunks() {
         ] {
             let mut raw = Raw::connect(listen);
             raw.patience(Duration::from_secs(20));
-            raw.send(format!("POST /count HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"));
+            raw.send(format!(
+                "POST /count HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"
+            ));
             // No more comes: a size that cannot be met must not be waited for, nor the rest be answered.
             raw.finish();
             if let Some(answer) = raw.answer() {
-                assert!([400, 413, 502].contains(&answer.status), "{body:?}: {}{}", answer.head, answer.text());
+                assert!(
+                    [400, 413, 502].contains(&answer.status),
+                    "{body:?}: {}{}",
+                    answer.head,
+                    answer.text()
+                );
                 assert!(raw.head().is_none(), "{body:?}: the rest was answered");
             }
         }
@@ -151,9 +209,15 @@ async fn chunks_that_are_no_chunks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_chunk_extensions_and_trailers_end() {
     with(|listen| {
-        for endless in [("5;x=", "y".repeat(1024)), ("0\r\n", format!("x-trailer: {}\r\n", "y".repeat(1000)))] {
+        for endless in [
+            ("5;x=", "y".repeat(1024)),
+            ("0\r\n", format!("x-trailer: {}\r\n", "y".repeat(1000))),
+        ] {
             let mut raw = Raw::connect(listen);
-            raw.send(format!("POST /count HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{}", endless.0));
+            raw.send(format!(
+                "POST /count HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{}",
+                endless.0
+            ));
             let mut sent = 0;
             while sent < 32 << 20 && raw.try_send(&endless.1) {
                 sent += endless.1.len();
@@ -208,14 +272,34 @@ async fn hosts_that_are_no_hosts() {
         };
         // RFC 9112, 3.2: none, more than one, or an invalid one is a 400.
         assert_eq!(one("GET /hello HTTP/1.1\r\n\r\n"), Some(400));
-        assert_eq!(one(&format!("GET /hello HTTP/1.1\r\n{HOST}{HOST}\r\n")), Some(400));
-        assert_eq!(one(&format!("GET /hello HTTP/1.1\r\n{HOST}Host: small.localhost\r\n\r\n")), Some(400));
-        for host in ["", "app.localhost, small.localhost", "app.localhost/x", "user@app.localhost", "app.localhost:port", "app .localhost", "app.localhost:99999999", "[app.localhost]"] {
+        assert_eq!(
+            one(&format!("GET /hello HTTP/1.1\r\n{HOST}{HOST}\r\n")),
+            Some(400)
+        );
+        assert_eq!(
+            one(&format!(
+                "GET /hello HTTP/1.1\r\n{HOST}Host: small.localhost\r\n\r\n"
+            )),
+            Some(400)
+        );
+        for host in [
+            "",
+            "app.localhost, small.localhost",
+            "app.localhost/x",
+            "user@app.localhost",
+            "app.localhost:port",
+            "app .localhost",
+            "app.localhost:99999999",
+            "[app.localhost]",
+        ] {
             let status = one(&format!("GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
             assert!([400, 404].contains(&status), "{host:?}: {status}");
         }
         // Nor can the target's host differ unnoticed: the target counts.
-        assert_eq!(one("GET http://nobody.localhost/hello HTTP/1.1\r\nHost: app.localhost\r\n\r\n"), Some(404));
+        assert_eq!(
+            one("GET http://nobody.localhost/hello HTTP/1.1\r\nHost: app.localhost\r\n\r\n"),
+            Some(404)
+        );
     })
     .await;
 }
@@ -225,22 +309,60 @@ async fn heads_that_are_too_large() {
     with(|listen| {
         let value = "y".repeat(9000);
         for (head, statuses) in [
-            (format!("GET /hello HTTP/1.1\r\nHost: small.localhost\r\nX-Long: {value}\r\n\r\n"), &[431][..]),
-            (format!("GET /hello HTTP/1.1\r\nHost: small.localhost\r\n{}\r\n", "X-Many: 1\r\n".repeat(60)), &[431]),
-            (format!("GET /hello?{value} HTTP/1.1\r\nHost: small.localhost\r\n\r\n"), &[414, 431]),
-            (format!("GET /hello HTTP/1.1\r\n{HOST}X-Long: {}\r\n\r\n", "y".repeat(300 << 10)), &[431, 400]),
-            (format!("GET /hello HTTP/1.1\r\n{HOST}{}\r\n", "X-Many: 1\r\n".repeat(2000)), &[431, 400]),
-            (format!("GET /hello?{} HTTP/1.1\r\n{HOST}\r\n", "y".repeat(300 << 10)), &[414, 431, 400]),
+            (
+                format!("GET /hello HTTP/1.1\r\nHost: small.localhost\r\nX-Long: {value}\r\n\r\n"),
+                &[431][..],
+            ),
+            (
+                format!(
+                    "GET /hello HTTP/1.1\r\nHost: small.localhost\r\n{}\r\n",
+                    "X-Many: 1\r\n".repeat(60)
+                ),
+                &[431],
+            ),
+            (
+                format!("GET /hello?{value} HTTP/1.1\r\nHost: small.localhost\r\n\r\n"),
+                &[414, 431],
+            ),
+            (
+                format!(
+                    "GET /hello HTTP/1.1\r\n{HOST}X-Long: {}\r\n\r\n",
+                    "y".repeat(300 << 10)
+                ),
+                &[431, 400],
+            ),
+            (
+                format!(
+                    "GET /hello HTTP/1.1\r\n{HOST}{}\r\n",
+                    "X-Many: 1\r\n".repeat(2000)
+                ),
+                &[431, 400],
+            ),
+            (
+                format!(
+                    "GET /hello?{} HTTP/1.1\r\n{HOST}\r\n",
+                    "y".repeat(300 << 10)
+                ),
+                &[414, 431, 400],
+            ),
         ] {
             let mut raw = Raw::connect(listen);
             raw.send(&head);
             let answer = raw.answer();
             let short: String = head.chars().take(60).collect();
-            assert!(answer.as_ref().is_some_and(|a| statuses.contains(&a.status)), "{short:?}: {answer:?}");
+            assert!(
+                answer
+                    .as_ref()
+                    .is_some_and(|a| statuses.contains(&a.status)),
+                "{short:?}: {answer:?}"
+            );
         }
         // Within the limits it is well.
         let mut raw = Raw::connect(listen);
-        raw.send(format!("GET /hello HTTP/1.1\r\nHost: small.localhost\r\nX-Long: {}\r\n\r\n", "y".repeat(7000)));
+        raw.send(format!(
+            "GET /hello HTTP/1.1\r\nHost: small.localhost\r\nX-Long: {}\r\n\r\n",
+            "y".repeat(7000)
+        ));
         assert_eq!(raw.answer().unwrap().status, 200);
         // A head without an end is not gathered for ever.
         let mut raw = Raw::connect(listen);
@@ -262,10 +384,16 @@ async fn bodies_that_are_too_long() {
         raw.send("POST /count HTTP/1.1\r\nHost: small.localhost\r\nContent-Length: 100001\r\n\r\n");
         let answer = raw.answer().unwrap();
         assert_eq!(answer.status, 413, "{}", answer.head);
-        assert!(answer.text().contains("request_body_bytes"), "{}", answer.text());
+        assert!(
+            answer.text().contains("request_body_bytes"),
+            "{}",
+            answer.text()
+        );
         // In chunks it shows only later.
         let mut raw = Raw::connect(listen);
-        raw.send("POST /count HTTP/1.1\r\nHost: small.localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+        raw.send(
+            "POST /count HTTP/1.1\r\nHost: small.localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         let chunk = format!("2710\r\n{}\r\n", "x".repeat(10_000));
         for _ in 0..11 {
             raw.send(&chunk);
@@ -275,7 +403,10 @@ async fn bodies_that_are_too_long() {
         }
         // As long as may be.
         let mut raw = Raw::connect(listen);
-        raw.send(format!("POST /count HTTP/1.1\r\nHost: small.localhost\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000)));
+        raw.send(format!(
+            "POST /count HTTP/1.1\r\nHost: small.localhost\r\nContent-Length: 100000\r\n\r\n{}",
+            "x".repeat(100_000)
+        ));
         assert_eq!(raw.answer().unwrap().text(), "100000");
     })
     .await;
@@ -284,7 +415,11 @@ async fn bodies_that_are_too_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_ends_early_is_no_body() {
     with(|listen| {
-        for body in ["Content-Length: 100\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "Transfer-Encoding: chunked\r\n\r\n64\r\nhalf"] {
+        for body in [
+            "Content-Length: 100\r\n\r\nhalf",
+            "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n64\r\nhalf",
+        ] {
             let mut raw = Raw::connect(listen);
             raw.send(format!("POST /count HTTP/1.1\r\n{HOST}{body}"));
             raw.finish();
@@ -292,12 +427,18 @@ async fn a_body_that_ends_early_is_no_body() {
             // still listens, may see that or an error: never a hang.
             let begin = Instant::now();
             let _ = raw.answer();
-            assert!(begin.elapsed() < Duration::from_secs(10), "{body:?}: {:?}", begin.elapsed());
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "{body:?}: {:?}",
+                begin.elapsed()
+            );
         }
         // Gone altogether.
         for _ in 0..20 {
             let mut raw = Raw::connect(listen);
-            raw.send(format!("POST /echo HTTP/1.1\r\n{HOST}Content-Length: 1000000\r\n\r\nhalf"));
+            raw.send(format!(
+                "POST /echo HTTP/1.1\r\n{HOST}Content-Length: 1000000\r\n\r\nhalf"
+            ));
         }
     })
     .await;
@@ -319,7 +460,11 @@ async fn a_client_that_dawdles_is_let_go() {
             slow.send("X-Slow: 1\r\n");
             closed = slow.closes_within(Duration::from_secs(1));
         }
-        assert!(closed, "a head that never ended was waited for for {:?}", begin.elapsed());
+        assert!(
+            closed,
+            "a head that never ended was waited for for {:?}",
+            begin.elapsed()
+        );
     })
     .await;
 }

@@ -1,5 +1,9 @@
 //! HTTP/2 without TLS: what a client library sends, and frames that none would.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,7 +31,10 @@ async fn node() -> &'static Node {
     NODE.get_or_init(|| async {
         let node = Node::start(EXE).await;
         node.deploy("app", probe()).done().await;
-        node.deploy("one", probe()).limits(json!({ "concurrency": 1 })).done().await;
+        node.deploy("one", probe())
+            .limits(json!({ "concurrency": 1 }))
+            .done()
+            .await;
         node
     })
     .await
@@ -35,15 +42,24 @@ async fn node() -> &'static Node {
 
 async fn with(test: impl FnOnce(SocketAddr) + Send + 'static) {
     let listen = node().await.listen;
-    tokio::task::spawn_blocking(move || test(listen)).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-    assert_eq!(node().await.get("app", "/counter").await.text(), "1", "the node after it");
+    tokio::task::spawn_blocking(move || test(listen))
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+    assert_eq!(
+        node().await.get("app", "/counter").await.text(),
+        "1",
+        "the node after it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_and_bodies() {
     let mut h2 = Connection::h2(node().await.listen).await.unwrap();
     let answer = h2.get(HOST, "/hello").await;
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "Hello!\n"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (200, "Hello!\n")
+    );
     assert!(!answer.header("x-request-id").is_empty());
     for hop in ["connection", "transfer-encoding", "keep-alive"] {
         assert!(answer.headers.get(hop).is_none(), "{hop}: {answer:?}");
@@ -51,27 +67,49 @@ async fn requests_and_bodies() {
     let request = h2.request("POST", HOST, "/echo", full("a body"));
     assert_eq!(h2.call(request).await.unwrap().text(), "a body");
     let mut request = h2.request("GET", HOST, "/headers", empty());
-    request.headers_mut().append("x-two", HeaderValue::from_static("a"));
-    request.headers_mut().append("x-two", HeaderValue::from_static("b"));
-    request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
+    request
+        .headers_mut()
+        .append("x-two", HeaderValue::from_static("a"));
+    request
+        .headers_mut()
+        .append("x-two", HeaderValue::from_static("b"));
+    request
+        .headers_mut()
+        .insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
     let text = h2.call(request).await.unwrap().text();
     assert!(text.starts_with("0 app.localhost\n"), "{text}");
     assert!(text.contains("x-two: a\nx-two: b\n"), "{text}");
-    assert!(text.contains("x-forwarded-for: 127.0.0.1\n") && !text.contains("6.6.6.6"), "{text}");
-    for (path, status) in [("/status?204", 204), ("/status?304", 304), ("/status?418", 418), ("/trap/unreachable", 502)] {
+    assert!(
+        text.contains("x-forwarded-for: 127.0.0.1\n") && !text.contains("6.6.6.6"),
+        "{text}"
+    );
+    for (path, status) in [
+        ("/status?204", 204),
+        ("/status?304", 304),
+        ("/status?418", 418),
+        ("/trap/unreachable", 502),
+    ] {
         assert_eq!(h2.get(HOST, path).await.status, status, "{path}");
     }
-    assert_eq!(h2.get("nobody.localhost", "/").await.problem(), "app-not-found");
+    assert_eq!(
+        h2.get("nobody.localhost", "/").await.problem(),
+        "app-not-found"
+    );
     let request = h2.request("HEAD", HOST, "/length", empty());
     let head = h2.call(request).await.unwrap();
-    assert_eq!((head.header("content-length").as_str(), head.body.len()), ("7", 0));
+    assert_eq!(
+        (head.header("content-length").as_str(), head.body.len()),
+        ("7", 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers() {
     let mut h2 = Connection::h2(node().await.listen).await.unwrap();
     let mut request = h2.request("GET", HOST, "/trailers", empty());
-    request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    request
+        .headers_mut()
+        .insert("te", HeaderValue::from_static("trailers"));
     let answer = h2.call(request).await.unwrap();
     assert_eq!(answer.text(), "trailers follow\n");
     assert_eq!(answer.trailers.unwrap()["x-check"], "16 bytes");
@@ -93,7 +131,11 @@ async fn streams_do_not_wait_for_each_other() {
     for text in futures_util::future::join_all(quick).await {
         assert_eq!(text, "1");
     }
-    assert!(begin.elapsed() < Duration::from_millis(1400), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_millis(1400),
+        "{:?}",
+        begin.elapsed()
+    );
     for stream in slow {
         assert_eq!(stream.await.unwrap(), "slept\n");
     }
@@ -109,7 +151,12 @@ async fn a_stream_that_is_reset_is_given_up() {
         let response = stream.send(request).await.unwrap();
         drop(response);
         // `one` runs one request at a time.
-        let answer = within(Duration::from_secs(5), "the turn after a reset stream", h2.get("one.localhost", "/counter")).await;
+        let answer = within(
+            Duration::from_secs(5),
+            "the turn after a reset stream",
+            h2.get("one.localhost", "/counter"),
+        )
+        .await;
         assert_eq!(answer.text(), "1");
     }
 }
@@ -123,7 +170,12 @@ async fn malformed_heads() {
             fields.push((name, value));
             fields
         };
-        let without = |name: &str| get(HOST, "/hello").into_iter().filter(|f| f.0 != name).collect::<Vec<_>>();
+        let without = |name: &str| {
+            get(HOST, "/hello")
+                .into_iter()
+                .filter(|f| f.0 != name)
+                .collect::<Vec<_>>()
+        };
         for fields in [
             more("connection", "close"),
             more("keep-alive", "timeout=5"),
@@ -143,14 +195,35 @@ async fn malformed_heads() {
             without(":method"),
             without(":scheme"),
             without(":path"),
-            vec![(":method", "GET"), (":scheme", "http"), (":authority", HOST), (":path", "")],
-            vec![(":method", "GET"), (":scheme", "http"), ("x-a", "1"), (":authority", HOST), (":path", "/hello")],
-            vec![(":method", "G T"), (":scheme", "http"), (":authority", HOST), (":path", "/hello")],
+            vec![
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", HOST),
+                (":path", ""),
+            ],
+            vec![
+                (":method", "GET"),
+                (":scheme", "http"),
+                ("x-a", "1"),
+                (":authority", HOST),
+                (":path", "/hello"),
+            ],
+            vec![
+                (":method", "G T"),
+                (":scheme", "http"),
+                (":authority", HOST),
+                (":path", "/hello"),
+            ],
         ] {
             let mut h2 = Frames::connect(listen);
             h2.request(1, &fields, true);
             let refused = h2.refusal(1);
-            let fair = matches!(refused, Refused::Stream(PROTOCOL_ERROR) | Refused::Connection(PROTOCOL_ERROR) | Refused::Answered);
+            let fair = matches!(
+                refused,
+                Refused::Stream(PROTOCOL_ERROR)
+                    | Refused::Connection(PROTOCOL_ERROR)
+                    | Refused::Answered
+            );
             assert!(fair, "{fields:?}: {refused:?}");
         }
     })
@@ -160,14 +233,28 @@ async fn malformed_heads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lengths_must_be_true() {
     with(|listen| {
-        for (length, sent) in [("5", "hello!"), ("5", "hell"), ("x", "hello"), ("-1", ""), ("5, 6", "hello")] {
+        for (length, sent) in [
+            ("5", "hello!"),
+            ("5", "hell"),
+            ("x", "hello"),
+            ("-1", ""),
+            ("5, 6", "hello"),
+        ] {
             let mut h2 = Frames::connect(listen);
-            let mut fields = vec![(":method", "POST"), (":scheme", "http"), (":authority", HOST), (":path", "/count")];
+            let mut fields = vec![
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":authority", HOST),
+                (":path", "/count"),
+            ];
             fields.push(("content-length", length));
             h2.request(1, &fields, false);
             h2.send(kind::DATA, END_STREAM, 1, sent.as_bytes());
             let refused = h2.refusal(1);
-            assert!(matches!(refused, Refused::Stream(PROTOCOL_ERROR) | Refused::Answered), "{length}: {refused:?}");
+            assert!(
+                matches!(refused, Refused::Stream(PROTOCOL_ERROR) | Refused::Answered),
+                "{length}: {refused:?}"
+            );
         }
     })
     .await;
@@ -187,25 +274,53 @@ async fn frames_where_none_may_be() {
         };
         let p = &[PROTOCOL_ERROR][..];
         let size = &[FRAME_SIZE_ERROR][..];
-        connection_error("DATA on stream 0", p, &|h| _ = h.send(kind::DATA, 0, 0, b"x"));
-        connection_error("HEADERS on stream 0", p, &|h| _ = h.request(0, &get(HOST, "/hello"), true));
-        connection_error("DATA on an idle stream", p, &|h| _ = h.send(kind::DATA, 0, 5, b"x"));
-        connection_error("an even stream", p, &|h| _ = h.request(2, &get(HOST, "/hello"), true));
-        connection_error("SETTINGS on a stream", p, &|h| _ = h.send(kind::SETTINGS, 0, 1, &[]));
-        connection_error("SETTINGS of 5 bytes", size, &|h| _ = h.send(kind::SETTINGS, 0, 0, &[0; 5]));
-        connection_error("PING of 7 bytes", size, &|h| _ = h.send(kind::PING, 0, 0, &[0; 7]));
-        connection_error("PING on a stream", p, &|h| _ = h.send(kind::PING, 0, 1, &[0; 8]));
-        connection_error("GOAWAY on a stream", p, &|h| _ = h.send(kind::GOAWAY, 0, 1, &[0; 8]));
-        connection_error("PUSH_PROMISE of a client", p, &|h| _ = h.send(kind::PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]));
-        connection_error("CONTINUATION out of the blue", p, &|h| _ = h.send(kind::CONTINUATION, END_HEADERS, 1, &[]));
-        connection_error("a window of 0 on the connection", p, &|h| _ = h.send(kind::WINDOW_UPDATE, 0, 0, &[0; 4]));
+        connection_error("DATA on stream 0", p, &|h| {
+            _ = h.send(kind::DATA, 0, 0, b"x")
+        });
+        connection_error("HEADERS on stream 0", p, &|h| {
+            _ = h.request(0, &get(HOST, "/hello"), true)
+        });
+        connection_error("DATA on an idle stream", p, &|h| {
+            _ = h.send(kind::DATA, 0, 5, b"x")
+        });
+        connection_error("an even stream", p, &|h| {
+            _ = h.request(2, &get(HOST, "/hello"), true)
+        });
+        connection_error("SETTINGS on a stream", p, &|h| {
+            _ = h.send(kind::SETTINGS, 0, 1, &[])
+        });
+        connection_error("SETTINGS of 5 bytes", size, &|h| {
+            _ = h.send(kind::SETTINGS, 0, 0, &[0; 5])
+        });
+        connection_error("PING of 7 bytes", size, &|h| {
+            _ = h.send(kind::PING, 0, 0, &[0; 7])
+        });
+        connection_error("PING on a stream", p, &|h| {
+            _ = h.send(kind::PING, 0, 1, &[0; 8])
+        });
+        connection_error("GOAWAY on a stream", p, &|h| {
+            _ = h.send(kind::GOAWAY, 0, 1, &[0; 8])
+        });
+        connection_error("PUSH_PROMISE of a client", p, &|h| {
+            _ = h.send(kind::PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2])
+        });
+        connection_error("CONTINUATION out of the blue", p, &|h| {
+            _ = h.send(kind::CONTINUATION, END_HEADERS, 1, &[])
+        });
+        connection_error("a window of 0 on the connection", p, &|h| {
+            _ = h.send(kind::WINDOW_UPDATE, 0, 0, &[0; 4])
+        });
         connection_error("a window above its limit", &[FLOW_CONTROL_ERROR], &|h| {
             for _ in 0..2 {
                 h.send(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]);
             }
         });
-        connection_error("a header block that is none", &[COMPRESSION_ERROR], &|h| _ = h.send(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20]));
-        connection_error("a frame of 1 MiB", size, &|h| _ = h.send(kind::DATA, 0, 1, &vec![0; 1 << 20]));
+        connection_error("a header block that is none", &[COMPRESSION_ERROR], &|h| {
+            _ = h.send(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20])
+        });
+        connection_error("a frame of 1 MiB", size, &|h| {
+            _ = h.send(kind::DATA, 0, 1, &vec![0; 1 << 20])
+        });
         connection_error("a stream id that goes back", &[PROTOCOL_ERROR, 5], &|h| {
             h.request(5, &get(HOST, "/hello"), true);
             h.request(3, &get(HOST, "/hello"), true);
@@ -224,7 +339,10 @@ async fn what_a_server_must_answer() {
         let mut h2 = Frames::connect(listen);
         h2.send(kind::PING, 0, 0, b"12345678");
         let pong = h2.wait_for(kind::PING).unwrap();
-        assert_eq!((pong.flags, pong.payload.as_slice()), (END_STREAM, &b"12345678"[..]));
+        assert_eq!(
+            (pong.flags, pong.payload.as_slice()),
+            (END_STREAM, &b"12345678"[..])
+        );
         // An unknown type of frame and unknown settings are ignored.
         h2.send(0x77, 0, 0, b"what");
         h2.send(kind::SETTINGS, 0, 0, &[0x77, 0x77, 0, 0, 0, 1]);
@@ -237,7 +355,16 @@ async fn what_a_server_must_answer() {
         h2.send(kind::CONTINUATION, END_HEADERS, 3, &block[20..]);
         assert!(h2.is_ok(3));
         // The host may come as a field.
-        h2.request(5, &[(":method", "GET"), (":scheme", "http"), (":path", "/hello"), ("host", HOST)], true);
+        h2.request(
+            5,
+            &[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":path", "/hello"),
+                ("host", HOST),
+            ],
+            true,
+        );
         assert!(h2.is_ok(5));
     })
     .await;
@@ -255,7 +382,12 @@ async fn a_head_that_is_too_large() {
         h2.send(kind::HEADERS, END_STREAM, 1, pieces[0]);
         for (i, piece) in pieces[1..].iter().enumerate() {
             let last = i + 2 == pieces.len();
-            h2.send(kind::CONTINUATION, if last { END_HEADERS } else { 0 }, 1, piece);
+            h2.send(
+                kind::CONTINUATION,
+                if last { END_HEADERS } else { 0 },
+                1,
+                piece,
+            );
         }
         let refused = h2.refusal(1);
         assert!(!matches!(refused, Refused::Closed), "{refused:?}");
@@ -263,12 +395,16 @@ async fn a_head_that_is_too_large() {
         let mut h2 = Frames::connect(listen);
         h2.send(kind::HEADERS, END_STREAM, 1, &block[..100]);
         let filler = cloister_tests::frames::block(&[("x-long", &value)]);
-        let sent = (0..3000).take_while(|_| h2.send(kind::CONTINUATION, 0, 1, &filler)).count();
+        let sent = (0..3000)
+            .take_while(|_| h2.send(kind::CONTINUATION, 0, 1, &filler))
+            .count();
         assert!(sent < 3000, "45 MB of one head were taken");
         // Nor as empty frames.
         let mut h2 = Frames::connect(listen);
         h2.send(kind::HEADERS, END_STREAM, 1, &block[..100]);
-        let sent = (0..2_000_000).take_while(|_| h2.send(kind::CONTINUATION, 0, 1, &[])).count();
+        let sent = (0..2_000_000)
+            .take_while(|_| h2.send(kind::CONTINUATION, 0, 1, &[]))
+            .count();
         assert!(sent < 2_000_000, "2,000,000 empty frames were taken");
     })
     .await;
@@ -283,7 +419,8 @@ async fn streams_that_are_opened_and_reset_at_once() {
             let mut h2 = Frames::connect(listen);
             for n in 0..4000 {
                 let stream = 2 * n + 1;
-                let fine = h2.request(stream, &get(HOST, "/work?20"), true) && h2.send(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+                let fine = h2.request(stream, &get(HOST, "/work?20"), true)
+                    && h2.send(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
                 if !fine {
                     break;
                 }
@@ -291,7 +428,12 @@ async fn streams_that_are_opened_and_reset_at_once() {
         }
     });
     for _ in 0..10 {
-        let answer = within(Duration::from_secs(20), "an answer beside a flood of resets", node.get("app", "/counter")).await;
+        let answer = within(
+            Duration::from_secs(20),
+            "an answer beside a flood of resets",
+            node.get("app", "/counter"),
+        )
+        .await;
         assert!(answer.text() == "1" || answer.status == 503, "{answer:?}");
     }
     flood.await.unwrap();

@@ -1,5 +1,9 @@
 //! What one request, app or tenant gets to know of another, of the host, and of the network: nothing.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::HashSet;
 
@@ -23,13 +27,19 @@ async fn every_request_has_a_fresh_instance() {
     node.deploy("app", probe()).done().await;
     let mut connection = Connection::h1(node.listen).await.unwrap();
     for _ in 0..50 {
-        assert_eq!(connection.get("app.localhost", "/counter").await.text(), "1");
+        assert_eq!(
+            connection.get("app.localhost", "/counter").await.text(),
+            "1"
+        );
     }
     // Memory that a request wrote is not there for the next: `/allocate-and-touch` writes all it gets.
     node.get("app", "/allocate-and-touch").await;
     for _ in 0..4 {
         let answer = node.get("app", "/big?1").await;
-        assert!(answer.body.iter().all(|byte| *byte == 0), "bytes of another request");
+        assert!(
+            answer.body.iter().all(|byte| *byte == 0),
+            "bytes of another request"
+        );
         node.get("app", "/flood-stdout?1").await;
     }
 }
@@ -43,7 +53,10 @@ async fn randomness_never_repeats() {
     for round in 0..3 {
         for _ in 0..20 {
             for host in ["app.localhost", "app.twin.localhost"] {
-                let number = client::get(node.listen, host, "/random").await.unwrap().text();
+                let number = client::get(node.listen, host, "/random")
+                    .await
+                    .unwrap()
+                    .text();
                 assert!(number.parse::<u64>().is_ok(), "{number}");
                 assert!(seen.insert(number), "a random number came twice");
             }
@@ -53,7 +66,13 @@ async fn randomness_never_repeats() {
             let worker = node.admin.worker("default").await.unwrap();
             process::kill(worker);
             let what = "another worker";
-            until(SOON, what, || async { node.admin.worker("default").await.filter(|pid| *pid != worker) }).await;
+            until(SOON, what, || async {
+                node.admin
+                    .worker("default")
+                    .await
+                    .filter(|pid| *pid != worker)
+            })
+            .await;
             node.served_again("app", SOON).await;
         }
     }
@@ -63,7 +82,11 @@ async fn randomness_never_repeats() {
 async fn the_environment_is_what_the_deployment_says() {
     let node = Node::start(EXE).await;
     node.deploy("bare", probe()).done().await;
-    node.deploy("full", probe()).env("A", "1").env("B", "two = 2\n").done().await;
+    node.deploy("full", probe())
+        .env("A", "1")
+        .env("B", "two = 2\n")
+        .done()
+        .await;
     assert_eq!(node.get("bare", "/env").await.text(), "");
     assert_eq!(node.get("full", "/env").await.text(), "A=1\nB=two = 2\n\n");
 }
@@ -74,7 +97,11 @@ async fn a_worker_has_no_privileges_to_pass_on() {
     node.deploy("app", &saying("x")).done().await;
     let worker = node.admin.worker("default").await.unwrap();
     let environment = std::fs::read(format!("/proc/{worker}/environ")).unwrap();
-    assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
+    assert!(
+        environment.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&environment)
+    );
     let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
@@ -83,9 +110,19 @@ async fn a_worker_has_no_privileges_to_pass_on() {
     let data = node.data().to_str().unwrap();
     for descriptor in process::descriptors(worker) {
         let descriptor = descriptor.to_string_lossy().into_owned();
-        let known = ["anon_inode:", "/dev/kvm", "/dev/null", "/memfd:", "socket:", "pipe:"];
+        let known = [
+            "anon_inode:",
+            "/dev/kvm",
+            "/dev/null",
+            "/memfd:",
+            "socket:",
+            "pipe:",
+        ];
         let artifact = descriptor.starts_with(&format!("{data}/artifacts/"));
-        assert!(artifact || known.iter().any(|k| descriptor.starts_with(k)), "the worker has {descriptor}");
+        assert!(
+            artifact || known.iter().any(|k| descriptor.starts_with(k)),
+            "the worker has {descriptor}"
+        );
     }
     // The address space of a worker has no token in it, which the daemon has.
     let memory = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
@@ -100,8 +137,15 @@ async fn the_logs_of_a_tenant_are_its_own() {
     node.get("app", "/print").await;
     node.logged("app", "a line to stdout", 1).await;
     let path = "/v1/tenants/twin/apps/app/logs?tail=100";
-    let answer = node.admin.call("GET", path, "application/json", empty()).await;
-    assert!(!answer.text().contains("a line to stdout"), "{}", answer.text());
+    let answer = node
+        .admin
+        .call("GET", path, "application/json", empty())
+        .await;
+    assert!(
+        !answer.text().contains("a line to stdout"),
+        "{}",
+        answer.text()
+    );
 }
 
 /// An HTTP server that answers 204 to whatever comes, and counts.
@@ -117,7 +161,9 @@ async fn upstream() -> (u16, std::sync::Arc<std::sync::atomic::AtomicU32>) {
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
                 let _ = stream.read(&mut buffer).await;
-                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                    .await;
             });
         }
     });
@@ -128,12 +174,20 @@ async fn fetch(node: &Node, app: &str, to: &str) -> Answer {
     let mut connection = Connection::h1(node.listen).await.unwrap();
     let mut request = connection.request("GET", &format!("{app}.localhost"), "/fetch", empty());
     request.headers_mut().insert("x-to", to.parse().unwrap());
-    within(SOON, "the answer to an outgoing request", connection.call(request)).await.unwrap()
+    within(
+        SOON,
+        "the answer to an outgoing request",
+        connection.call(request),
+    )
+    .await
+    .unwrap()
 }
 
 fn refused(answer: &Answer) -> bool {
     let text = answer.text();
-    [NOT_FOUND, PROHIBITED, DENIED].iter().any(|code| text == format!("refused {code}") || text == format!("error {code}"))
+    [NOT_FOUND, PROHIBITED, DENIED]
+        .iter()
+        .any(|code| text == format!("refused {code}") || text == format!("error {code}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,11 +195,26 @@ async fn nothing_goes_out_unless_the_deployment_says_so() {
     let node = Node::start(EXE).await;
     let (port, count) = upstream().await;
     node.deploy("closed", probe()).done().await;
-    node.deploy("other", probe()).allow_host("example.com").done().await;
-    node.deploy("named", probe()).allow_host("localhost").done().await;
-    node.deploy("wrong-port", probe()).allow_host("127.0.0.1:1").done().await;
-    node.deploy("open", probe()).allow_host("127.0.0.1").done().await;
-    node.deploy("port", probe()).allow_host(&format!("127.0.0.1:{port}")).done().await;
+    node.deploy("other", probe())
+        .allow_host("example.com")
+        .done()
+        .await;
+    node.deploy("named", probe())
+        .allow_host("localhost")
+        .done()
+        .await;
+    node.deploy("wrong-port", probe())
+        .allow_host("127.0.0.1:1")
+        .done()
+        .await;
+    node.deploy("open", probe())
+        .allow_host("127.0.0.1")
+        .done()
+        .await;
+    node.deploy("port", probe())
+        .allow_host(&format!("127.0.0.1:{port}"))
+        .done()
+        .await;
     let to = format!("127.0.0.1:{port}");
     // A name that leads to the loopback device opens it no more than no name does.
     for (app, to) in [
@@ -168,7 +237,11 @@ async fn nothing_goes_out_unless_the_deployment_says_so() {
         let answer = fetch(&node, app, &to).await;
         assert!(refused(&answer), "{app} to {to}: {}", answer.text());
     }
-    assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 0, "something got through");
+    assert_eq!(
+        count.load(std::sync::atomic::Ordering::SeqCst),
+        0,
+        "something got through"
+    );
     for app in ["open", "port"] {
         assert_eq!(fetch(&node, app, &to).await.text(), "status 204", "{app}");
     }

@@ -1,5 +1,9 @@
 //! What operators do: deploy, deploy again, list, read logs, delete, restart, stop.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -22,12 +26,18 @@ async fn deploy_tells_what_it_made_and_the_app_answers() {
     assert_eq!(made["tenant"], "default");
     assert_eq!(made["deployment"], 1);
     assert_eq!(made["active"], true);
-    assert!(made["digest"].as_str().unwrap().starts_with("sha256:"), "{made}");
+    assert!(
+        made["digest"].as_str().unwrap().starts_with("sha256:"),
+        "{made}"
+    );
     let url = format!("http://hello.localhost:{}/", node.listen.port());
     assert_eq!(made["url"], url.as_str());
 
     let answer = node.get("hello", "/").await;
-    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "first"));
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (StatusCode::OK, "first")
+    );
 
     let apps = node.admin.list("/v1/apps").await;
     assert_eq!(apps.len(), 1, "{apps:?}");
@@ -56,14 +66,20 @@ async fn a_new_deployment_takes_over_without_a_failed_request() {
     let answered = Arc::new(AtomicU32::new(0));
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (node, stop, answered) = (Arc::clone(&node), Arc::clone(&stop), Arc::clone(&answered));
+            let (node, stop, answered) =
+                (Arc::clone(&node), Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 let mut connection = Connection::h1(node.listen).await.unwrap();
                 let mut newest = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let answer = connection.get("hello.localhost", "/").await;
                     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-                    let number: u32 = answer.text().strip_prefix("text ").unwrap().parse().unwrap();
+                    let number: u32 = answer
+                        .text()
+                        .strip_prefix("text ")
+                        .unwrap()
+                        .parse()
+                        .unwrap();
                     assert!(number >= newest, "{number} after {newest}");
                     newest = number;
                     answered.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +88,10 @@ async fn a_new_deployment_takes_over_without_a_failed_request() {
         })
         .collect();
     for round in 1..=5 {
-        let made = node.deploy("hello", &saying(&format!("text {round}"))).done().await;
+        let made = node
+            .deploy("hello", &saying(&format!("text {round}")))
+            .done()
+            .await;
         assert_eq!(made["deployment"], round + 1);
         assert_eq!(node.get("hello", "/").await.text(), format!("text {round}"));
     }
@@ -80,9 +99,15 @@ async fn a_new_deployment_takes_over_without_a_failed_request() {
     for client in clients {
         client.await.unwrap();
     }
-    assert!(answered.load(Ordering::Relaxed) >= 20, "{answered:?} requests");
+    assert!(
+        answered.load(Ordering::Relaxed) >= 20,
+        "{answered:?} requests"
+    );
 
-    let made = node.admin.list("/v1/tenants/default/apps/hello/deployments").await;
+    let made = node
+        .admin
+        .list("/v1/tenants/default/apps/hello/deployments")
+        .await;
     assert_eq!(made.len(), 6, "{made:?}");
     let active: Vec<_> = made.iter().filter(|d| d["active"] == true).collect();
     assert_eq!(active.len(), 1, "{made:?}");
@@ -109,7 +134,10 @@ async fn a_request_that_runs_during_a_deploy_ends_well() {
     node.deploy("app", &saying("new")).done().await;
     assert_eq!(node.get("app", "/").await.text(), "new");
     let slow = slow.await.unwrap();
-    assert_eq!((slow.status, slow.text()), (StatusCode::OK, "drip\n".repeat(20)));
+    assert_eq!(
+        (slow.status, slow.text()),
+        (StatusCode::OK, "drip\n".repeat(20))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,14 +148,27 @@ async fn what_is_deleted_is_gone() {
     let answer = node.admin.delete("/v1/tenants/default/apps/goes").await;
     assert!(answer.status.is_success(), "{}", answer.text());
     let answer = node.get("goes", "/").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::NOT_FOUND, "app-not-found"));
+    assert_eq!(
+        (answer.status, answer.problem().as_str()),
+        (StatusCode::NOT_FOUND, "app-not-found")
+    );
     assert_eq!(node.get("stays", "/").await.text(), "stays");
     let apps = node.admin.list("/v1/tenants/default/apps").await;
     assert_eq!(apps.len(), 1, "{apps:?}");
     let again = node.admin.delete("/v1/tenants/default/apps/goes").await;
-    assert_eq!((again.status, again.problem().as_str()), (StatusCode::NOT_FOUND, "app-not-found"));
+    assert_eq!(
+        (again.status, again.problem().as_str()),
+        (StatusCode::NOT_FOUND, "app-not-found")
+    );
     let what = "the VM of the deleted app to be gone";
-    until(SOON, what, || async { node.admin.vm("default", "goes").await.is_none().then_some(()) }).await;
+    until(SOON, what, || async {
+        node.admin
+            .vm("default", "goes")
+            .await
+            .is_none()
+            .then_some(())
+    })
+    .await;
     // The name is free again, and begins anew or goes on, but never answers with what was deleted.
     node.deploy("goes", &saying("came back")).done().await;
     assert_eq!(node.get("goes", "/").await.text(), "came back");
@@ -138,14 +179,20 @@ async fn a_restart_loses_nothing() {
     let node = Node::start(EXE).await;
     node.deploy("hello", &saying("first")).done().await;
     let made = node.deploy("hello", &saying("second")).done().await;
-    node.deploy("env", probe()).env("COLOUR", "green and blue").tenant("other").done().await;
+    node.deploy("env", probe())
+        .env("COLOUR", "green and blue")
+        .tenant("other")
+        .done()
+        .await;
     let token = node.admin.token.clone();
     let start = node.stop().await;
 
     let node = start.node().await;
     assert_eq!(node.admin.token, token, "the token changed");
     assert_eq!(node.get("hello", "/").await.text(), "second");
-    let answer = client::get(node.listen, "env.other.localhost", "/env").await.unwrap();
+    let answer = client::get(node.listen, "env.other.localhost", "/env")
+        .await
+        .unwrap();
     assert_eq!(answer.text(), "COLOUR=green and blue\n");
     let apps = node.admin.list("/v1/apps").await;
     assert_eq!(apps.len(), 2, "{apps:?}");
@@ -159,36 +206,66 @@ async fn a_restart_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tenant_has_a_process_and_the_daemon_has_no_kvm() {
     let node = Node::start(EXE).await;
-    node.deploy("app", &saying("of red")).tenant("red").done().await;
-    node.deploy("app", &saying("of blue")).tenant("blue").done().await;
-    node.deploy("two", &saying("two of blue")).tenant("blue").done().await;
+    node.deploy("app", &saying("of red"))
+        .tenant("red")
+        .done()
+        .await;
+    node.deploy("app", &saying("of blue"))
+        .tenant("blue")
+        .done()
+        .await;
+    node.deploy("two", &saying("two of blue"))
+        .tenant("blue")
+        .done()
+        .await;
     for (host, text) in [
         ("app.red.localhost", "of red"),
         ("app.blue.localhost", "of blue"),
         ("two.blue.localhost", "two of blue"),
     ] {
-        assert_eq!(client::get(node.listen, host, "/").await.unwrap().text(), text);
-        assert!(!process::has_kvm(node.pid()), "{:?}", process::descriptors(node.pid()));
+        assert_eq!(
+            client::get(node.listen, host, "/").await.unwrap().text(),
+            text
+        );
+        assert!(
+            !process::has_kvm(node.pid()),
+            "{:?}",
+            process::descriptors(node.pid())
+        );
     }
     let red = node.admin.worker("red").await.unwrap();
     let blue = node.admin.worker("blue").await.unwrap();
     assert_ne!(red, blue);
     assert_ne!(red, node.pid());
     for worker in [red, blue] {
-        assert!(process::has_kvm(worker), "{:?}", process::descriptors(worker));
+        assert!(
+            process::has_kvm(worker),
+            "{:?}",
+            process::descriptors(worker)
+        );
     }
     let children = process::children(node.pid());
-    assert!(children.contains(&red) && children.contains(&blue), "{children:?}");
+    assert!(
+        children.contains(&red) && children.contains(&blue),
+        "{children:?}"
+    );
     let status = node.admin.get("/v1/status").await;
     assert_eq!(status["workers"].as_array().unwrap().len(), 2, "{status}");
     // An app of one tenant is not reached through the other's name, nor through the default tenant's.
     for host in ["two.red.localhost", "app.localhost", "app.nobody.localhost"] {
         let answer = client::get(node.listen, host, "/").await.unwrap();
-        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::NOT_FOUND, "app-not-found"), "{host}");
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (StatusCode::NOT_FOUND, "app-not-found"),
+            "{host}"
+        );
     }
     let start = node.kill();
     let what = "the workers to die with the daemon";
-    until(SOON, what, || async { (!process::lives(red) && !process::lives(blue)).then_some(()) }).await;
+    until(SOON, what, || async {
+        (!process::lives(red) && !process::lives(blue)).then_some(())
+    })
+    .await;
     drop(start);
 }
 
@@ -197,7 +274,16 @@ async fn tenants_are_made_listed_and_deleted_when_empty() {
     let node = Node::start(EXE).await;
     let put = |name: &'static str| {
         let admin = node.admin.clone();
-        async move { admin.call("PUT", &format!("/v1/tenants/{name}"), "application/json", empty()).await }
+        async move {
+            admin
+                .call(
+                    "PUT",
+                    &format!("/v1/tenants/{name}"),
+                    "application/json",
+                    empty(),
+                )
+                .await
+        }
     };
     assert_eq!(put("red").await.status, StatusCode::CREATED);
     assert_eq!(put("red").await.status, StatusCode::OK);
@@ -206,9 +292,24 @@ async fn tenants_are_made_listed_and_deleted_when_empty() {
     let red = tenants.iter().find(|t| t["tenant"] == "red").unwrap();
     assert_eq!(red["apps"], 1);
     let refused = node.admin.delete("/v1/tenants/red").await;
-    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::CONFLICT, "tenant-not-empty"));
-    assert!(node.admin.delete("/v1/tenants/red/apps/app").await.status.is_success());
-    assert!(node.admin.delete("/v1/tenants/red").await.status.is_success());
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::CONFLICT, "tenant-not-empty")
+    );
+    assert!(
+        node.admin
+            .delete("/v1/tenants/red/apps/app")
+            .await
+            .status
+            .is_success()
+    );
+    assert!(
+        node.admin
+            .delete("/v1/tenants/red")
+            .await
+            .status
+            .is_success()
+    );
     let tenants = node.admin.list("/v1/tenants").await;
     assert!(tenants.iter().all(|t| t["tenant"] != "red"), "{tenants:?}");
 }
@@ -249,7 +350,10 @@ async fn output_lands_in_the_log_with_its_stream_and_request() {
         }
     })
     .await;
-    assert!(seen.matches("a line to stdout").count() == 1, "tail=0 shows nothing older: {seen}");
+    assert!(
+        seen.matches("a line to stdout").count() == 1,
+        "tail=0 shows nothing older: {seen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,24 +370,48 @@ async fn the_admin_api_wants_its_token() {
     let file = node.data().join("admin-token");
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{}", file.display());
-    let health = client::get(node.admin.addr, "admin", "/healthz").await.unwrap();
+    let health = client::get(node.admin.addr, "admin", "/healthz")
+        .await
+        .unwrap();
     assert_eq!(health.status, StatusCode::OK);
     let health: serde_json::Value = serde_json::from_slice(&health.body).unwrap();
     assert_eq!(health["status"], "ok");
 
-    let paths = ["/v1/status", "/v1/apps", "/v1/tenants", "/v1/tenants/default/apps/x/logs", "/v1/nothing"];
+    let paths = [
+        "/v1/status",
+        "/v1/apps",
+        "/v1/tenants",
+        "/v1/tenants/default/apps/x/logs",
+        "/v1/nothing",
+    ];
     for path in paths {
         let missing = client::get(node.admin.addr, "admin", path).await.unwrap();
-        assert_eq!((missing.status, missing.problem().as_str()), (StatusCode::UNAUTHORIZED, "token-missing"));
-        assert!(missing.header("www-authenticate").starts_with("Bearer"), "{missing:?}");
+        assert_eq!(
+            (missing.status, missing.problem().as_str()),
+            (StatusCode::UNAUTHORIZED, "token-missing")
+        );
+        assert!(
+            missing.header("www-authenticate").starts_with("Bearer"),
+            "{missing:?}"
+        );
     }
     let mut admin = node.admin.clone();
     let right = admin.token.clone();
     let cut = right[..right.len() - 1].to_owned();
-    for wrong in ["x".to_owned(), cut, format!("{right}x"), right.to_uppercase() + "x"] {
+    for wrong in [
+        "x".to_owned(),
+        cut,
+        format!("{right}x"),
+        right.to_uppercase() + "x",
+    ] {
         admin.token = wrong;
-        let answer = admin.call("GET", "/v1/apps", "application/json", empty()).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNAUTHORIZED, "token-wrong"));
+        let answer = admin
+            .call("GET", "/v1/apps", "application/json", empty())
+            .await;
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (StatusCode::UNAUTHORIZED, "token-wrong")
+        );
     }
     // A refused deploy leaves nothing behind.
     let refused = admin.deploy("hello", &saying("x")).refused().await;
@@ -300,8 +428,17 @@ async fn sigterm_lets_requests_end_and_takes_no_more() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     process::terminate(node.pid());
     let what = "new connections to be refused";
-    until(SOON, what, || async { tokio::net::TcpStream::connect(listen).await.is_err().then_some(()) }).await;
-    let slow = within(SOON, "the request in flight", slow).await.unwrap().unwrap();
+    until(SOON, what, || async {
+        tokio::net::TcpStream::connect(listen)
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+    let slow = within(SOON, "the request in flight", slow)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(slow.text(), "drip\n".repeat(15));
     let mut node = node;
     let status = node.ended(SOON).await;

@@ -1,5 +1,9 @@
 //! What can be wrong with the machine: the data folder, the disk, the store, KVM.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -27,10 +31,18 @@ async fn a_second_daemon_on_the_same_data() {
     node.deploy("app", &saying("well")).done().await;
     let second = Start::new(EXE).on(node.data()).refused().await;
     let said = second.said.to_lowercase();
-    assert!(["in use", "lock", "another"].iter().any(|word| said.contains(word)), "{}", second.said);
+    assert!(
+        ["in use", "lock", "another"]
+            .iter()
+            .any(|word| said.contains(word)),
+        "{}",
+        second.said
+    );
     // The first goes on, and its endpoints are still those in the file.
     assert_eq!(node.get("app", "/").await.text(), "well");
-    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(node.data().join("endpoints.json")).unwrap()).unwrap();
+    let file: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(node.data().join("endpoints.json")).unwrap())
+            .unwrap();
     assert_eq!(file["listen"], node.listen.to_string());
     node.deploy("app", &saying("still well")).done().await;
     assert_eq!(node.get("app", "/").await.text(), "still well");
@@ -38,15 +50,29 @@ async fn a_second_daemon_on_the_same_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_that_cannot_be_written() {
-    let read_only = prepared(r#"mount --bind "$0" "$0"; mount -o remount,ro,bind "$0""#).refused().await;
-    assert!(read_only.said.to_lowercase().contains("read-only"), "{}", read_only.said);
+    let read_only = prepared(r#"mount --bind "$0" "$0"; mount -o remount,ro,bind "$0""#)
+        .refused()
+        .await;
+    assert!(
+        read_only.said.to_lowercase().contains("read-only"),
+        "{}",
+        read_only.said
+    );
     // It names the folder or a file in it.
-    assert!(read_only.said.contains("cloister-test-"), "{}", read_only.said);
+    assert!(
+        read_only.said.contains("cloister-test-"),
+        "{}",
+        read_only.said
+    );
 
     let file = Start::new(EXE);
     std::fs::write(file.data(), "no folder").unwrap();
     let ended = file.refused().await;
-    assert!(ended.said.to_lowercase().contains("directory"), "{}", ended.said);
+    assert!(
+        ended.said.to_lowercase().contains("directory"),
+        "{}",
+        ended.said
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +81,14 @@ async fn an_address_that_is_taken() {
     let node = Node::start(EXE).await;
     let taken = node.listen.to_string();
     let output = std::process::Command::new(EXE)
-        .args(["__node", "--listen", &taken, "--admin", "127.0.0.1:0", "--data"])
+        .args([
+            "__node",
+            "--listen",
+            &taken,
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(tempfile::tempdir().unwrap().path())
         .output()
         .unwrap();
@@ -67,15 +100,27 @@ async fn an_address_that_is_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk() {
-    let node = prepared(r#"mount -t tmpfs -o size=48m tmpfs "$0""#).node().await;
+    let node = prepared(r#"mount -t tmpfs -o size=48m tmpfs "$0""#)
+        .node()
+        .await;
     // The daemon's file system as the test can see it.
     let data = node.data().to_owned();
     node.deploy("app", &saying("well")).done().await;
     let ballast = data.join("ballast");
     fill(&ballast);
     let refused = node.deploy("new", probe()).send().await;
-    assert!(refused.status.is_server_error(), "{}: {}", refused.status, refused.text());
-    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::INSUFFICIENT_STORAGE, "disk-full"), "{}", refused.text());
+    assert!(
+        refused.status.is_server_error(),
+        "{}: {}",
+        refused.status,
+        refused.text()
+    );
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
+        "{}",
+        refused.text()
+    );
     assert_eq!(node.get("app", "/").await.text(), "well");
     assert_eq!(node.get("new", "/").await.status, StatusCode::NOT_FOUND);
     let apps = node.admin.list("/v1/apps").await;
@@ -109,7 +154,12 @@ async fn a_store_that_is_cut() {
         assert!(!store.is_empty(), "no file of sled in {}", data.display());
         for file in &store {
             let len = std::fs::metadata(file).unwrap().len();
-            std::fs::File::options().write(true).open(file).unwrap().set_len(len / part).unwrap();
+            std::fs::File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(len / part)
+                .unwrap();
         }
         match start.try_node().await {
             // What it lists, it serves.
@@ -124,7 +174,13 @@ async fn a_store_that_is_cut() {
             Err(ended) => {
                 assert!(!ended.said.contains("panicked"), "{}", ended.said);
                 let said = ended.said.to_lowercase();
-                assert!(["store", "metadata", "database", "damaged", "corrupt"].iter().any(|w| said.contains(w)), "{}", ended.said);
+                assert!(
+                    ["store", "metadata", "database", "damaged", "corrupt"]
+                        .iter()
+                        .any(|w| said.contains(w)),
+                    "{}",
+                    ended.said
+                );
             }
         }
     }
@@ -148,7 +204,10 @@ async fn an_artifact_that_is_damaged_is_not_run() {
                 *byte ^= 0xff;
             }
             let mut open = std::fs::metadata(&file).unwrap().permissions();
-            #[expect(clippy::permissions_set_readonly_false, reason = "a file of this test's own")]
+            #[expect(
+                clippy::permissions_set_readonly_false,
+                reason = "a file of this test's own"
+            )]
             open.set_readonly(false);
             std::fs::set_permissions(&file, open).unwrap();
             std::fs::write(&file, bytes).unwrap();
@@ -159,7 +218,10 @@ async fn an_artifact_that_is_damaged_is_not_run() {
     // The node comes up; the app answers well (made anew) or with an error that says so: never otherwise.
     let node = start.node().await;
     let answer = node.get("app", "/").await;
-    assert!(answer.text() == "well" || answer.status.is_server_error(), "{answer:?}");
+    assert!(
+        answer.text() == "well" || answer.status.is_server_error(),
+        "{answer:?}"
+    );
     node.deploy("other", &saying("other")).done().await;
     assert_eq!(node.get("other", "/").await.text(), "other");
 }
@@ -168,7 +230,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path))
+        } else {
+            found.push(path)
+        }
     }
     found
 }
@@ -190,7 +256,12 @@ async fn no_kvm() {
             // The daemon has no use for KVM itself: then the deploy says it.
             Ok(node) => {
                 let answer = node.deploy("app", &saying("x")).send().await;
-                assert!(answer.status.is_server_error(), "{}: {}", answer.status, answer.text());
+                assert!(
+                    answer.status.is_server_error(),
+                    "{}: {}",
+                    answer.status,
+                    answer.text()
+                );
                 assert!(answer.text().contains("/dev/kvm"), "{}", answer.text());
                 let _ = answer.problem();
                 assert!(node.admin.list("/v1/apps").await.is_empty());
@@ -209,7 +280,8 @@ async fn an_old_or_newer_layout_of_the_data_is_told() {
     let data = node.data().to_owned();
     let start = node.stop().await;
     let state = data.join("store/state.json");
-    let mut said: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+    let mut said: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
     assert!(said["format"].is_u64(), "{said}");
     said["format"] = 999.into();
     std::fs::write(&state, said.to_string()).unwrap();

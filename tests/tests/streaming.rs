@@ -1,5 +1,9 @@
 //! Bodies of any length, both ways, byte for byte, in bounded memory.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::Duration;
 
@@ -51,7 +55,10 @@ fn body(mib: usize) -> (Body, String) {
         sum.update(block(n));
     }
     let frames = (0..blocks).map(|n| Ok::<_, std::io::Error>(Frame::data(block(n))));
-    (StreamBody::new(futures_util::stream::iter(frames)).boxed(), hex(&sum.finalize()))
+    (
+        StreamBody::new(futures_util::stream::iter(frames)).boxed(),
+        hex(&sum.finalize()),
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -59,11 +66,18 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Sends a body and gives length and digest of the one that comes back, while both are on their way.
-async fn through(connection: &mut Connection, path: &str, mib: usize, length: bool) -> (usize, String, String) {
+async fn through(
+    connection: &mut Connection,
+    path: &str,
+    mib: usize,
+    length: bool,
+) -> (usize, String, String) {
     let (sent, want) = body(mib);
     let mut request = connection.request("POST", "app.localhost", path, sent);
     if length {
-        request.headers_mut().insert("content-length", (mib * MIB).into());
+        request
+            .headers_mut()
+            .insert("content-length", (mib * MIB).into());
     }
     let response = connection.send(request).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -92,12 +106,17 @@ async fn echoes(mib: usize, limit: Duration) {
                 process::resident_bytes(pid)
             });
             let what = format!("{mib} MiB through {path} over HTTP/{version}, length {length}");
-            let (len, got, want) = within(limit, &what, through(&mut connection, path, mib, length)).await;
+            let (len, got, want) =
+                within(limit, &what, through(&mut connection, path, mib, length)).await;
             assert_eq!(len, mib * MIB, "{what}");
             assert_eq!(got, want, "{what}");
             for (pid, idle) in [node.pid(), worker].into_iter().zip(idle) {
                 let more = process::peak_bytes(pid).saturating_sub(idle);
-                assert!(more < ROOM, "{what}: process {pid} grew by {} MiB", more >> 20);
+                assert!(
+                    more < ROOM,
+                    "{what}: process {pid} grew by {} MiB",
+                    more >> 20
+                );
             }
         }
     }
@@ -119,16 +138,27 @@ async fn lengths_about_the_sizes_of_buffers() {
     let node = node().await;
     let mut connection = Connection::h1(node.listen).await.unwrap();
     let around = |n: usize| [n - 1, n, n + 1];
-    let lengths = [4 << 10, 32 << 10, 64 << 10, 128 << 10, MIB].map(around).concat();
+    let lengths = [4 << 10, 32 << 10, 64 << 10, 128 << 10, MIB]
+        .map(around)
+        .concat();
     for len in [0, 1, 2].into_iter().chain(lengths) {
         let sent: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
         for path in ["/echo", "/splice"] {
-            let request = connection.request("POST", "app.localhost", path, client::full(sent.clone()));
-            let answer = within(Duration::from_secs(30), "an echo", connection.call(request)).await.unwrap();
-            assert!(answer.body == sent, "{path} with {len} bytes: {} came back", answer.body.len());
+            let request =
+                connection.request("POST", "app.localhost", path, client::full(sent.clone()));
+            let answer = within(Duration::from_secs(30), "an echo", connection.call(request))
+                .await
+                .unwrap();
+            assert!(
+                answer.body == sent,
+                "{path} with {len} bytes: {} came back",
+                answer.body.len()
+            );
         }
         let request = connection.request("POST", "app.localhost", "/count", client::full(sent));
-        let answer = within(Duration::from_secs(30), "a count", connection.call(request)).await.unwrap();
+        let answer = within(Duration::from_secs(30), "a count", connection.call(request))
+            .await
+            .unwrap();
         assert_eq!(answer.text(), len.to_string());
     }
 }
@@ -139,7 +169,9 @@ async fn both_ways_at_once() {
     let listen = node.listen;
     tokio::task::spawn_blocking(move || {
         let mut raw = Raw::connect(listen);
-        raw.send("POST /echo HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+        raw.send(
+            "POST /echo HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         let mut head = None;
         for round in 0..20 {
             let text = format!("round {round:02}\n");
@@ -150,7 +182,10 @@ async fn both_ways_at_once() {
                 assert_eq!(head.as_ref().unwrap().status, 200);
             }
             let came = raw.exactly(3 + text.len() + 2);
-            assert_eq!(String::from_utf8_lossy(&came), format!("{:x}\r\n{text}\r\n", text.len()));
+            assert_eq!(
+                String::from_utf8_lossy(&came),
+                format!("{:x}\r\n{text}\r\n", text.len())
+            );
         }
         raw.send("0\r\n\r\n");
         assert_eq!(String::from_utf8_lossy(&raw.exactly(5)), "0\r\n\r\n");
@@ -172,7 +207,11 @@ async fn lines_come_as_they_are_written() {
         }
     }
     let spread = *times.last().unwrap() - times[0];
-    assert!(times.len() >= 8 && spread > Duration::from_millis(700), "{} pieces within {spread:?}", times.len());
+    assert!(
+        times.len() >= 8 && spread > Duration::from_millis(700),
+        "{} pieces within {spread:?}",
+        times.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +238,11 @@ async fn a_slow_reader_holds_the_component_back() {
     }
     for (pid, idle) in [node.pid(), worker].into_iter().zip(idle) {
         let more = process::peak_bytes(pid).saturating_sub(idle);
-        assert!(more < ROOM, "process {pid} grew by {} MiB for four readers that do not read", more >> 20);
+        assert!(
+            more < ROOM,
+            "process {pid} grew by {} MiB for four readers that do not read",
+            more >> 20
+        );
     }
 }
 
@@ -215,7 +258,12 @@ async fn many_streams_at_once() {
             assert_eq!((len, got), (2 * MIB, want), "stream {n}");
         }
     });
-    within(Duration::from_secs(120), "24 streams of 2 MiB", futures_util::future::join_all(streams)).await;
+    within(
+        Duration::from_secs(120),
+        "24 streams of 2 MiB",
+        futures_util::future::join_all(streams),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +273,12 @@ async fn a_body_that_nobody_reads_harms_nobody() {
         let mut connection = Connection::h1(node.listen).await.unwrap();
         let (sent, _) = body(4);
         let request = connection.request("POST", "app.localhost", "/hello", sent);
-        let answer = within(Duration::from_secs(30), "the answer to an unread body", connection.call(request)).await;
+        let answer = within(
+            Duration::from_secs(30),
+            "the answer to an unread body",
+            connection.call(request),
+        )
+        .await;
         // The server may close on what is left of the body; an answer that came is the right one.
         if let Ok(answer) = answer {
             assert_eq!(answer.text(), "Hello!\n");

@@ -98,7 +98,10 @@ impl DataPlane {
     /// # Errors
     /// When the address cannot be had.
     pub fn start(config: DataConfig) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen { address: config.listen, source };
+        let failed = |source| StartError::Listen {
+            address: config.listen,
+            source,
+        };
         let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
@@ -107,7 +110,14 @@ impl DataPlane {
         let service = Arc::new(Service::new());
         let server = Arc::new(Server::new(Arc::clone(&service)));
         tokio::spawn(Arc::clone(&server).accept(listener));
-        Ok(Self { inner: Arc::new(Inner { address, pool, service, server }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                address,
+                pool,
+                service,
+                server,
+            }),
+        })
     }
 
     /// The address that it listens on, with the port that was picked.
@@ -143,9 +153,14 @@ impl DataPlane {
         for (host, target) in table.iter() {
             kept.insert(target.key());
             fields = fields.max(target.limits.header_count as usize);
-            routes.routes.insert(host.to_owned(), inner.pool.deployment(target, true));
+            routes
+                .routes
+                .insert(host.to_owned(), inner.pool.deployment(target, true));
         }
-        inner.server.max_fields.store(fields.max(MIN_FIELDS), Ordering::Relaxed);
+        inner
+            .server
+            .max_fields
+            .store(fields.max(MIN_FIELDS), Ordering::Relaxed);
         inner.service.table.store(Arc::new(routes));
         inner.pool.keep(&kept);
     }

@@ -11,7 +11,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Registers a descriptor with the runtime, for waiting until it can be read or written.
-#[expect(deprecated, reason = "its successor is unsafe; the reason given, a descriptor that is closed while it is registered, cannot be with one that is owned")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; the reason given, a descriptor that is closed while it is registered, cannot be with one that is owned"
+)]
 pub(crate) fn watch_fd(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }

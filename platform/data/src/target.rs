@@ -58,7 +58,9 @@ impl RouteTable {
 
     /// Every host in lower case with its target.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Target>)> {
-        self.routes.iter().map(|(host, target)| (host.as_str(), target))
+        self.routes
+            .iter()
+            .map(|(host, target)| (host.as_str(), target))
     }
 }
 

@@ -59,7 +59,11 @@ impl<'a> Config<'a> {
             head_bytes: reader.u32()?,
             scratch_bytes: reader.u64()?,
         };
-        Ok(Config { limits, count: reader.u32()?, reader })
+        Ok(Config {
+            limits,
+            count: reader.u32()?,
+            reader,
+        })
     }
 
     /// The environment variables, in the order in which they were given. Ends early where the encoding does.

@@ -48,7 +48,10 @@ impl<'a> Iterator for Fields<'a> {
             return None;
         }
         self.count -= 1;
-        let field = self.reader.bytes().and_then(|name| Ok((name, self.reader.bytes()?)));
+        let field = self
+            .reader
+            .bytes()
+            .and_then(|name| Ok((name, self.reader.bytes()?)));
         if field.is_err() {
             self.count = 0;
         }
@@ -93,7 +96,11 @@ impl<'a> RequestHead<'a> {
             scheme: reader.optional()?,
             authority: reader.optional()?,
             path: reader.optional()?,
-            timeouts: Timeouts { connect_ns: reader.u64()?, first_byte_ns: reader.u64()?, between_bytes_ns: reader.u64()? },
+            timeouts: Timeouts {
+                connect_ns: reader.u64()?,
+                first_byte_ns: reader.u64()?,
+                between_bytes_ns: reader.u64()?,
+            },
             fields: Fields::read(reader.rest())?,
         })
     }
@@ -130,7 +137,10 @@ impl<'a> ResponseHead<'a> {
     /// Reads a payload of kind `Response`.
     pub fn read(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload);
-        Ok(ResponseHead { status: reader.u16()?, fields: Fields::read(reader.rest())? })
+        Ok(ResponseHead {
+            status: reader.u16()?,
+            fields: Fields::read(reader.rest())?,
+        })
     }
     // Written as `sink.u16(status)` and `Fields::write`.
 }

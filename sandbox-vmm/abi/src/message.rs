@@ -85,7 +85,13 @@ pub struct Header {
 impl Header {
     /// A header without flags.
     pub fn new(kind: Kind, stream: u32, aux: u32) -> Header {
-        Header { kind, flags: 0, stream, aux, len: 0 }
+        Header {
+            kind,
+            flags: 0,
+            stream,
+            aux,
+            len: 0,
+        }
     }
 
     /// The two words that stand on the ring.
@@ -97,7 +103,10 @@ impl Header {
     }
 
     /// Reads the two words of the ring. `None`: no such kind, or a length above [`MAX_PAYLOAD`].
-    #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of its word on purpose")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each field is cut out of its word on purpose"
+    )]
     pub fn from_words(words: [u64; 2]) -> Option<Header> {
         let [first, second] = words;
         let len = (first >> 32) as u32;
@@ -136,7 +145,10 @@ impl Done {
     /// Reads a payload. `None`: not 16 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Done> {
         let (cpu, memory) = bytes.split_first_chunk::<8>()?;
-        Some(Done { cpu_ns: u64::from_le_bytes(*cpu), memory: u64::from_le_bytes(memory.try_into().ok()?) })
+        Some(Done {
+            cpu_ns: u64::from_le_bytes(*cpu),
+            memory: u64::from_le_bytes(memory.try_into().ok()?),
+        })
     }
 }
 
@@ -234,7 +246,13 @@ mod tests {
 
     #[test]
     fn a_header_survives_the_ring() {
-        let header = Header { kind: Kind::Data, flags: FLAG_END, stream: OUTGOING | 7, aux: u32::MAX, len: 12 };
+        let header = Header {
+            kind: Kind::Data,
+            flags: FLAG_END,
+            stream: OUTGOING | 7,
+            aux: u32::MAX,
+            len: 12,
+        };
         assert_eq!(Header::from_words(header.to_words()), Some(header));
     }
 
@@ -242,6 +260,9 @@ mod tests {
     fn lies_are_refused() {
         assert_eq!(Header::from_words([0, 0]), None);
         assert_eq!(Header::from_words([11, 0]), None);
-        assert_eq!(Header::from_words([3 | (MAX_PAYLOAD as u64 + 1) << 32, 0]), None);
+        assert_eq!(
+            Header::from_words([3 | (MAX_PAYLOAD as u64 + 1) << 32, 0]),
+            None
+        );
     }
 }

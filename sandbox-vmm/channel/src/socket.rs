@@ -3,8 +3,8 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};
@@ -55,7 +55,12 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// Makes two connected ends, blocking, closed on exec.
     pub fn pair() -> Result<(Socket, Socket), Errno> {
-        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         for end in [&a, &b] {
             // Best effort: a small buffer only bounds how large an environment a deployment may have.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(end, BUFFER)
@@ -95,7 +100,12 @@ impl Socket {
         if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(SendError::Kernel(Errno::TOOBIG));
         }
-        match rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(
+            &self.0,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        ) {
             Ok(_) => Ok(()),
             Err(Errno::MSGSIZE) => Err(SendError::TooLong(bytes.len())),
             Err(e) => Err(SendError::Kernel(e)),
@@ -108,9 +118,20 @@ impl Socket {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut bytes = vec![0; MAX_MESSAGE];
         let got = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         })
-        .map_err(|e| if e == Errno::CONNRESET { ReceiveError::Closed } else { ReceiveError::Kernel(e) })?;
+        .map_err(|e| {
+            if e == Errno::CONNRESET {
+                ReceiveError::Closed
+            } else {
+                ReceiveError::Kernel(e)
+            }
+        })?;
         let mut fds = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -120,10 +141,14 @@ impl Socket {
         if got.bytes == 0 {
             return Err(ReceiveError::Closed);
         }
-        if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if got
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(ReceiveError::Truncated);
         }
-        let message = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default()).map_err(ReceiveError::Decode)?;
+        let message = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default())
+            .map_err(ReceiveError::Decode)?;
         Ok((message, fds))
     }
 }
@@ -143,7 +168,8 @@ mod tests {
     fn a_message_and_its_descriptors_arrive() {
         let (a, b) = Socket::pair().unwrap();
         let (read, write) = rustix::pipe::pipe().unwrap();
-        a.send(&Command::StopVm { vm: VmId(7) }, &[write.as_fd()]).unwrap();
+        a.send(&Command::StopVm { vm: VmId(7) }, &[write.as_fd()])
+            .unwrap();
         let (message, fds): (Command, _) = b.receive().unwrap();
         assert!(matches!(message, Command::StopVm { vm: VmId(7) }));
         rustix::io::write(&fds[0], b"x").unwrap();
@@ -156,6 +182,9 @@ mod tests {
         let (a, b) = Socket::pair().unwrap();
         drop(a);
         assert!(matches!(b.receive::<Command>(), Err(ReceiveError::Closed)));
-        assert!(matches!(b.send(&Command::Stats, &[]), Err(SendError::Kernel(_))));
+        assert!(matches!(
+            b.send(&Command::Stats, &[]),
+            Err(SendError::Kernel(_))
+        ));
     }
 }

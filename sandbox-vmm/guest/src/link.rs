@@ -48,6 +48,10 @@ pub mod bindings {
 /// A linker with every function that a component may import. Older 0.2 versions resolve to the same functions.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    bindings::Guest::add_to_linker::<State, HasSelf<State>>(&mut linker, &bindings::LinkOptions::default(), |s| s)?;
+    bindings::Guest::add_to_linker::<State, HasSelf<State>>(
+        &mut linker,
+        &bindings::LinkOptions::default(),
+        |s| s,
+    )?;
     Ok(linker)
 }

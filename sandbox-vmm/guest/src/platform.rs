@@ -14,7 +14,9 @@ struct Image(u64);
 
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_mmap_new(size: usize, protection: u32, result: &mut *mut u8) -> i32 {
-    let Ok(base) = space::reserve(size as u64) else { return -1 };
+    let Ok(base) = space::reserve(size as u64) else {
+        return -1;
+    };
     if protection & READ_WRITE == READ_WRITE && space::open(base, size as u64).is_err() {
         return -1;
     }
@@ -48,7 +50,11 @@ extern "C" fn wasmtime_page_size() -> usize {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn wasmtime_memory_image_new(from: *const u8, len: usize, result: &mut *mut Image) -> i32 {
+extern "C" fn wasmtime_memory_image_new(
+    from: *const u8,
+    len: usize,
+    result: &mut *mut Image,
+) -> i32 {
     let from = from.addr() as u64;
     let artifact = sandbox_abi::layout::ARTIFACT..sandbox_abi::layout::RINGS;
     // Other memory than the artifact's would have to be copied: wasmtime then writes the data itself.
@@ -109,8 +115,10 @@ impl CustomCodeMemory for CodeMemory {
     fn publish_executable(&self, start: *const u8, len: usize) -> wasmtime::Result<()> {
         let start = start.addr() as u64;
         let end = start + len as u64;
-        paging::update(start, end, |_, entry| entry & !(paging::NO_EXECUTE | paging::WRITE))
-            .map_err(|_| wasmtime::format_err!("no memory for page tables"))?;
+        paging::update(start, end, |_, entry| {
+            entry & !(paging::NO_EXECUTE | paging::WRITE)
+        })
+        .map_err(|_| wasmtime::format_err!("no memory for page tables"))?;
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use crate::http::outgoing::Outparam;
 use crate::kernel::cell::Local;
 use crate::kernel::{account, sched, time};
 use crate::link::{self, bindings};
-use crate::wasi::cli::Exit;
 use crate::streams;
+use crate::wasi::cli::Exit;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
@@ -54,7 +54,8 @@ static RUNTIME: Local<Option<&'static Runtime>> = Local::new(None);
 impl Runtime {
     /// Loads a component. The error is for the person who deploys it: it names what is wrong.
     pub fn load(artifact: NonNull<[u8]>, config: Config<'static>) -> Result<Runtime, String> {
-        let engine = Engine::new(&config::engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
+        let engine =
+            Engine::new(&config::engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
         // SAFETY: the artifact lies there, unchanged, for as long as the VM lives; the daemon's compiler made it.
         let component = unsafe { Component::deserialize_raw(&engine, artifact) }
             .map_err(|e| format!("the artifact does not fit this runtime: {e:?}"))?;
@@ -62,8 +63,15 @@ impl Runtime {
             .and_then(|linker| linker.instantiate_pre(&component))
             .and_then(bindings::GuestPre::new)
             .map_err(|e| format!("{e:?}"))?;
-        let settings = Settings { limits: config.limits, env: config.env().collect() };
-        Ok(Runtime { engine, component, settings })
+        let settings = Settings {
+            limits: config.limits,
+            env: config.env().collect(),
+        };
+        Ok(Runtime {
+            engine,
+            component,
+            settings,
+        })
     }
 }
 
@@ -93,7 +101,12 @@ struct Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let used = self.used.saturating_sub(current).saturating_add(desired);
         if used > self.most {
             self.refused = true;
@@ -109,8 +122,16 @@ impl ResourceLimiter for Limiter {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let elements = self.elements.saturating_sub(current).saturating_add(desired);
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let elements = self
+            .elements
+            .saturating_sub(current)
+            .saturating_add(desired);
         let fine = elements <= TABLE_ELEMENTS;
         if fine {
             self.elements = elements;
@@ -175,7 +196,13 @@ impl State {
             body: None,
             outgoing: Vec::new(),
             last_moment: None,
-            limiter: Limiter { most, used: 0, peak: 0, elements: 0, refused: false },
+            limiter: Limiter {
+                most,
+                used: 0,
+                peak: 0,
+                elements: 0,
+                refused: false,
+            },
         }
     }
 
@@ -185,13 +212,19 @@ impl State {
             return Err(wasmtime::Error::new(Ended("the request was ended")));
         }
         if self.last_moment.is_some_and(|t| time::monotonic_ns() > t) {
-            return Err(wasmtime::Error::new(Ended("the component worked on for too long after its response")));
+            return Err(wasmtime::Error::new(Ended(
+                "the component worked on for too long after its response",
+            )));
         }
         Ok(())
     }
 
     /// Waits until `ready` or the deadline, on the monotonic clock; `ready` is asked once more after it.
-    pub fn wait(&self, deadline: Option<u64>, mut ready: impl FnMut() -> bool) -> wasmtime::Result<()> {
+    pub fn wait(
+        &self,
+        deadline: Option<u64>,
+        mut ready: impl FnMut() -> bool,
+    ) -> wasmtime::Result<()> {
         loop {
             self.check()?;
             if ready() {
@@ -210,14 +243,20 @@ impl State {
         if self.last_moment.is_none() && self.answer != Answer::None && streams::sent(self.id) {
             let limits = &self.settings.limits;
             self.last_moment = Some(time::monotonic_ns().saturating_add(limits.post_return_ns));
-            account::set_cpu_limit(limits.cpu_ns.min(account::cpu_ns().saturating_add(limits.post_return_ns)));
+            account::set_cpu_limit(
+                limits
+                    .cpu_ns
+                    .min(account::cpu_ns().saturating_add(limits.post_return_ns)),
+            );
         }
     }
 }
 
 /// Runs a request: the main function of its thread.
 pub fn serve(id: u32, head: &[u8]) {
-    let Some(runtime) = RUNTIME.with(|r| *r) else { return };
+    let Some(runtime) = RUNTIME.with(|r| *r) else {
+        return;
+    };
     account::begin_request();
     account::set_cpu_limit(runtime.settings.limits.cpu_ns);
     let mut store = Store::new(&runtime.engine, State::new(id, &runtime.settings));
@@ -243,16 +282,28 @@ fn call(runtime: &'static Runtime, store: &mut Store<State>, head: &[u8]) -> was
     let request = state.table.push(request)?;
     let outparam = state.table.push(Outparam)?;
     let instance = runtime.component.instantiate(&mut *store)?;
-    instance.wasi_http_incoming_handler().call_handle(store, request, outparam)
+    instance
+        .wasi_http_incoming_handler()
+        .call_handle(store, request, outparam)
 }
 
 /// Why the component ended, for the host: outcome, reset code, text.
 fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, str>) {
     let over = state.last_moment.is_some();
     match account::outcome() {
-        Some(outcome::CANCELLED) => return (outcome::CANCELLED, reset::CANCELLED, Cow::Borrowed("cancelled")),
+        Some(outcome::CANCELLED) => {
+            return (
+                outcome::CANCELLED,
+                reset::CANCELLED,
+                Cow::Borrowed("cancelled"),
+            );
+        }
         Some(outcome::CPU) if !over => {
-            return (outcome::CPU, reset::CPU, Cow::Borrowed("the component used more processor time than it may"));
+            return (
+                outcome::CPU,
+                reset::CPU,
+                Cow::Borrowed("the component used more processor time than it may"),
+            );
         }
         Some(outcome::CPU) => return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed("")),
         _ => {}
@@ -261,11 +312,18 @@ fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, s
         return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed(""));
     }
     if error.is::<Exit>() {
-        return (outcome::TRAP, reset::NO_RESPONSE, Cow::Owned(format!("{error}")));
+        return (
+            outcome::TRAP,
+            reset::NO_RESPONSE,
+            Cow::Owned(format!("{error}")),
+        );
     }
     let memory = state.limiter.refused || account::outcome() == Some(outcome::MEMORY);
     if memory {
-        let text = format!("the component used up its memory of {} MiB: {error}", state.limiter.most >> 20);
+        let text = format!(
+            "the component used up its memory of {} MiB: {error}",
+            state.limiter.most >> 20
+        );
         return (outcome::MEMORY, reset::MEMORY, Cow::Owned(text));
     }
     let text = match error.downcast_ref::<Trap>() {
@@ -280,7 +338,11 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
     let Some(error) = error else {
         match (state.answer, &state.body) {
             (Answer::None, _) => {
-                streams::reset(state.id, reset::NO_RESPONSE, "the component returned without a response");
+                streams::reset(
+                    state.id,
+                    reset::NO_RESPONSE,
+                    "the component returned without a response",
+                );
             }
             // A body that the component forgot to finish is complete all the same, as in `wasmtime serve`.
             (Answer::Begun, Some(body)) if !streams::sent(state.id) => {
@@ -291,7 +353,11 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
         return outcome::OK;
     };
     let (outcome, code, text) = diagnose(state, error);
-    if matches!(outcome, outcome::TRAP | outcome::MEMORY | outcome::CPU | outcome::POST_RETURN) && !error.is::<Exit>() {
+    if matches!(
+        outcome,
+        outcome::TRAP | outcome::MEMORY | outcome::CPU | outcome::POST_RETURN
+    ) && !error.is::<Exit>()
+    {
         let mut report = format!("error: {error:?}\n");
         report.truncate(report.floor_char_boundary(ERROR_TEXT));
         streams::log(state.id, 2, report.as_bytes());
@@ -300,5 +366,9 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
         streams::reset(state.id, code, &text);
     }
     // An exit is not a fault where the response was complete.
-    if error.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0) && state.answer == Answer::Begun { outcome::OK } else { outcome }
+    if error.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0) && state.answer == Answer::Begun {
+        outcome::OK
+    } else {
+        outcome
+    }
 }

@@ -12,7 +12,9 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use sandbox_abi::message::{Done, FLAG_END, Header, INITIAL_CREDIT, Kind, OUTGOING, outcome, reset};
+use sandbox_abi::message::{
+    Done, FLAG_END, Header, INITIAL_CREDIT, Kind, OUTGOING, outcome, reset,
+};
 
 /// Bytes consumed after which the writer is told.
 const CREDIT_BATCH: u32 = INITIAL_CREDIT / 2;
@@ -69,7 +71,10 @@ struct Table {
     next: u32,
 }
 
-static TABLE: Local<Table> = Local::new(Table { exchanges: BTreeMap::new(), next: 0 });
+static TABLE: Local<Table> = Local::new(Table {
+    exchanges: BTreeMap::new(),
+    next: 0,
+});
 
 fn with<R>(id: u32, f: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
     TABLE.with(|t| t.exchanges.get_mut(&id).map(f))
@@ -93,7 +98,9 @@ impl Exchange {
 
     /// Counts bytes as read; says how many the writer is to be told of.
     fn consume(&mut self, len: usize) -> Option<u32> {
-        self.consumed = self.consumed.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        self.consumed = self
+            .consumed
+            .saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         (self.consumed >= CREDIT_BATCH && !self.ended).then(|| core::mem::take(&mut self.consumed))
     }
 }
@@ -106,7 +113,10 @@ pub fn deliver(header: Header, payload: &[u8]) {
     }
     let owner = with(id, |x| {
         match header.kind {
-            Kind::Data => x.inbox.push_back(Chunk { bytes: payload.to_vec(), read: 0 }),
+            Kind::Data => x.inbox.push_back(Chunk {
+                bytes: payload.to_vec(),
+                read: 0,
+            }),
             Kind::End => {
                 x.ended = true;
                 x.trailers = payload.to_vec();
@@ -117,7 +127,10 @@ pub fn deliver(header: Header, payload: &[u8]) {
             }
             Kind::Reset => {
                 let text = String::from_utf8_lossy(payload).into_owned();
-                x.failed = Some(Failure { code: header.aux, text });
+                x.failed = Some(Failure {
+                    code: header.aux,
+                    text,
+                });
                 x.sent = true;
             }
             Kind::Credit => x.credit = x.credit.saturating_add(header.aux),
@@ -146,8 +159,14 @@ fn begin(id: u32, ended: bool, payload: &[u8]) {
         Err(_) => {
             // Two records, on the scheduler's stack: where there is no room for them now, the host's own deadline
             // ends the exchange.
-            rings::try_send(Header::new(Kind::Reset, id, reset::BUSY), b"the VM holds as many requests as it can");
-            rings::try_send(Header::new(Kind::Done, id, outcome::BUSY), &Done::default().to_bytes());
+            rings::try_send(
+                Header::new(Kind::Reset, id, reset::BUSY),
+                b"the VM holds as many requests as it can",
+            );
+            rings::try_send(
+                Header::new(Kind::Done, id, outcome::BUSY),
+                &Done::default().to_bytes(),
+            );
         }
     }
 }
@@ -191,7 +210,11 @@ pub fn read(id: u32, most: usize) -> Read {
                 core::mem::take(&mut chunk.bytes)
             } else {
                 let end = chunk.read + left.min(most);
-                let bytes = chunk.bytes.get(chunk.read..end).unwrap_or_default().to_vec();
+                let bytes = chunk
+                    .bytes
+                    .get(chunk.read..end)
+                    .unwrap_or_default()
+                    .to_vec();
                 chunk.read = end;
                 bytes
             };
@@ -208,7 +231,9 @@ pub fn read(id: u32, most: usize) -> Read {
             (Read::Wait, None)
         }
     });
-    let Some((read, credit)) = found else { return Read::End };
+    let Some((read, credit)) = found else {
+        return Read::End;
+    };
     if let Some(credit) = credit {
         rings::send(Header::new(Kind::Credit, id, credit), &[]);
     }
@@ -244,7 +269,12 @@ pub fn answered(id: u32) -> bool {
 
 /// The head of the answer to an outgoing request, once.
 pub fn answer(id: u32) -> Option<Result<Vec<u8>, Failure>> {
-    let lost = || Some(Err(Failure { code: reset::INTERNAL_ERROR, text: String::from("the exchange is over") }));
+    let lost = || {
+        Some(Err(Failure {
+            code: reset::INTERNAL_ERROR,
+            text: String::from("the exchange is over"),
+        }))
+    };
     with(id, |x| match x.head.take() {
         Some(head) => Some(Ok(head)),
         None => x.failed.clone().map(Err),
@@ -275,19 +305,28 @@ pub fn cancel(id: u32) {
         x.inbox.clear();
         let open = x.failed.is_none() && !(x.ended && x.sent);
         if open {
-            x.failed = Some(Failure { code: reset::CANCELLED, text: String::new() });
+            x.failed = Some(Failure {
+                code: reset::CANCELLED,
+                text: String::new(),
+            });
             x.sent = true;
         }
         open
     });
     if open == Some(true) {
-        rings::send(Header::new(Kind::Reset, id, reset::CANCELLED), b"the component dropped the exchange");
+        rings::send(
+            Header::new(Kind::Reset, id, reset::CANCELLED),
+            b"the component dropped the exchange",
+        );
     }
 }
 
 /// How many bytes may be sent now. `None`: nobody wants them.
 pub fn credit(id: u32) -> Option<u32> {
-    with(id, |x| (!x.sent && !x.stopped && x.failed.is_none()).then_some(x.credit)).flatten()
+    with(id, |x| {
+        (!x.sent && !x.stopped && x.failed.is_none()).then_some(x.credit)
+    })
+    .flatten()
 }
 
 /// Whether [`credit`] has something to say.
@@ -327,19 +366,27 @@ pub fn reset(id: u32, code: u32, text: &str) {
     let open = with(id, |x| {
         let open = !core::mem::replace(&mut x.sent, true);
         if open && id & OUTGOING != 0 {
-            x.failed.get_or_insert_with(|| Failure { code, text: String::from(text) });
+            x.failed.get_or_insert_with(|| Failure {
+                code,
+                text: String::from(text),
+            });
         }
         open
     });
     if open == Some(true) {
-        let text = text.get(..text.floor_char_boundary(4096)).unwrap_or_default();
+        let text = text
+            .get(..text.floor_char_boundary(4096))
+            .unwrap_or_default();
         rings::send(Header::new(Kind::Reset, id, code), text.as_bytes());
     }
 }
 
 /// The end of an incoming exchange, which must have been forgotten.
 pub fn done(id: u32, outcome: u32, memory: u64) {
-    let done = Done { cpu_ns: account::cpu_ns(), memory };
+    let done = Done {
+        cpu_ns: account::cpu_ns(),
+        memory,
+    };
     rings::send(Header::new(Kind::Done, id, outcome), &done.to_bytes());
 }
 

@@ -11,7 +11,9 @@ use vmm_sys_util::eventfd::EventFd;
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// `/dev/kvm` cannot be opened.
-    #[error("cannot open /dev/kvm: load the kvm module and give this user access to it (group kvm)")]
+    #[error(
+        "cannot open /dev/kvm: load the kvm module and give this user access to it (group kvm)"
+    )]
     Open(#[source] kvm_ioctls::Error),
     /// A call failed.
     #[error("{call} failed")]
@@ -45,7 +47,10 @@ impl Machine {
     pub fn new(slots: Vec<Slot>) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(KvmError::Open)?;
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
-        let shapes: Vec<_> = slots.iter().map(|s| (s.gpa, s.len, s.is_read_only())).collect();
+        let shapes: Vec<_> = slots
+            .iter()
+            .map(|s| (s.gpa, s.len, s.is_read_only()))
+            .collect();
         let memory = GuestMemory::map(slots)?;
         for (slot, (gpa, len, read_only)) in (0..).zip(shapes) {
             let region = kvm_userspace_memory_region {
@@ -57,7 +62,8 @@ impl Machine {
             };
             // SAFETY: the host range is one mapping of `memory`, which `self` keeps for as long as the VM and never
             // unmaps; Rust code reaches it only by volatile copies, so the guest's writes alias no reference.
-            unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+            unsafe { vm.set_user_memory_region(region) }
+                .map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(Machine { vm, kvm, memory })
     }
@@ -73,13 +79,18 @@ impl Machine {
         let event = unsafe { EventFd::from_raw_fd(event.into_raw_fd()) };
         debug_assert!(event.as_raw_fd() >= 0);
         // KVM takes a reference of its own to the eventfd, so it may be closed here.
-        self.vm.register_ioevent(&event, &IoEventAddress::Pio(u64::from(port)), NoDatamatch).map_err(call("KVM_IOEVENTFD"))
+        self.vm
+            .register_ioevent(&event, &IoEventAddress::Pio(u64::from(port)), NoDatamatch)
+            .map_err(call("KVM_IOEVENTFD"))
     }
 
     /// Makes the virtual processor. It may be used by one thread at a time.
     pub fn vcpu(&self) -> Result<Vcpu, KvmError> {
         let fd = self.vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
-        let cpuid = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
         fd.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
         Ok(Vcpu::new(fd))
     }

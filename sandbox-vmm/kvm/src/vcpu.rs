@@ -75,9 +75,24 @@ impl Vcpu {
         sregs.cs = segment(Start::USER_CODE, 0xb, 1, 0);
         let data = segment(Start::USER_DATA, 0x3, 0, 1);
         (sregs.ss, sregs.ds, sregs.es, sregs.fs, sregs.gs) = (data, data, data, data, data);
-        sregs.tr = kvm_segment { base: start.tss, limit: 0x67, selector: Start::TASK, type_: 0xb, present: 1, ..Default::default() };
-        sregs.gdt = kvm_dtable { base: start.gdt, limit: 7 * 8 - 1, ..Default::default() };
-        sregs.idt = kvm_dtable { base: start.idt, limit: 32 * 16 - 1, ..Default::default() };
+        sregs.tr = kvm_segment {
+            base: start.tss,
+            limit: 0x67,
+            selector: Start::TASK,
+            type_: 0xb,
+            present: 1,
+            ..Default::default()
+        };
+        sregs.gdt = kvm_dtable {
+            base: start.gdt,
+            limit: 7 * 8 - 1,
+            ..Default::default()
+        };
+        sregs.idt = kvm_dtable {
+            base: start.idt,
+            limit: 32 * 16 - 1,
+            ..Default::default()
+        };
         sregs.cr3 = start.page_tables;
         sregs.cr0 = 0x8005_0033; // PG AM WP NE ET MP PE
         sregs.cr4 = 0x0005_0620; // OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE
@@ -89,7 +104,12 @@ impl Vcpu {
             (xcr0.xcr, xcr0.value) = (0, 7); // x87, SSE, AVX
         }
         self.fd.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
-        let regs = kvm_regs { rip: start.entry, rsp: start.stack, rflags: 0x3002, ..Default::default() };
+        let regs = kvm_regs {
+            rip: start.entry,
+            rsp: start.stack,
+            rflags: 0x3002,
+            ..Default::default()
+        };
         self.fd.set_regs(&regs).map_err(call("KVM_SET_REGS"))
     }
 
@@ -103,8 +123,13 @@ impl Vcpu {
                 let at = self.fd.get_regs().map_or(0, |r| r.rip);
                 Ok(Exit::Lost(format!("{what} at instruction {at:#x}")))
             }
-            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Ok(Exit::Interrupted),
-            Err(cause) => Err(KvmError::Call { call: "KVM_RUN", cause }),
+            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
+                Ok(Exit::Interrupted)
+            }
+            Err(cause) => Err(KvmError::Call {
+                call: "KVM_RUN",
+                cause,
+            }),
         }
     }
 
@@ -122,8 +147,13 @@ impl Vcpu {
 
     /// Whether an exception is on its way to the guest, so that the instruction pointer is not yet its handler's.
     pub fn is_delivering(&self) -> Result<bool, KvmError> {
-        let events = self.fd.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?;
-        Ok(events.exception.injected != 0 || events.interrupt.injected != 0 || events.nmi.injected != 0)
+        let events = self
+            .fd
+            .get_vcpu_events()
+            .map_err(call("KVM_GET_VCPU_EVENTS"))?;
+        Ok(events.exception.injected != 0
+            || events.interrupt.injected != 0
+            || events.nmi.injected != 0)
     }
 
     /// Changes the root of the page tables, which forgets every cached translation.

@@ -15,12 +15,19 @@ pub struct Consumer<M> {
 impl<M: Memory> Consumer<M> {
     /// The consumer of a fresh, zeroed ring.
     pub fn new(memory: M) -> Self {
-        Consumer { memory, consumed: 0, produced: 0 }
+        Consumer {
+            memory,
+            consumed: 0,
+            produced: 0,
+        }
     }
 
     /// Words that wait to be read, as the peer says it.
     fn refresh(&mut self) -> Result<(), Corrupt> {
-        let produced = self.memory.control(Control::Produced).load(Ordering::Acquire);
+        let produced = self
+            .memory
+            .control(Control::Produced)
+            .load(Ordering::Acquire);
         if produced.wrapping_sub(self.consumed) > self.memory.data().len() as u64 {
             return Err(Corrupt);
         }
@@ -59,25 +66,37 @@ impl<M: Memory> Consumer<M> {
         Ok(Some((header, payload)))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the index is masked to the ring's length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the index is masked to the ring's length"
+    )]
     fn word(&self, offset: u64) -> u64 {
         let data = self.memory.data();
         let at = self.consumed.wrapping_add(offset) as usize & (data.len() - 1);
         data.get(at).map_or(0, |slot| slot.load(Ordering::Relaxed))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the index is masked to the ring's length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the index is masked to the ring's length"
+    )]
     fn copy_out(&self, payload: &mut [u8]) {
         let data = self.memory.data();
         let mask = data.len() - 1;
         let mut at = self.consumed.wrapping_add(2) as usize & mask;
         let (words, rest) = payload.as_chunks_mut::<8>();
         for word in words {
-            *word = data.get(at).map_or(0, |slot| slot.load(Ordering::Relaxed)).to_le_bytes();
+            *word = data
+                .get(at)
+                .map_or(0, |slot| slot.load(Ordering::Relaxed))
+                .to_le_bytes();
             at = (at + 1) & mask;
         }
         if !rest.is_empty() {
-            let last = data.get(at).map_or(0, |slot| slot.load(Ordering::Relaxed)).to_le_bytes();
+            let last = data
+                .get(at)
+                .map_or(0, |slot| slot.load(Ordering::Relaxed))
+                .to_le_bytes();
             for (to, from) in rest.iter_mut().zip(last) {
                 *to = from;
             }
@@ -86,7 +105,9 @@ impl<M: Memory> Consumer<M> {
 
     /// Gives what was read back to the producer. `true`: the producer waits for room, and the caller must notify it.
     pub fn release(&mut self) -> bool {
-        self.memory.control(Control::Consumed).store(self.consumed, Ordering::Release);
+        self.memory
+            .control(Control::Consumed)
+            .store(self.consumed, Ordering::Release);
         fence(Ordering::SeqCst);
         let waiting = self.memory.control(Control::Waiting);
         waiting.load(Ordering::Relaxed) != 0 && waiting.swap(0, Ordering::Relaxed) != 0
@@ -99,7 +120,9 @@ impl<M: Memory> Consumer<M> {
         sleeping.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if self.ready()? {
-            self.memory.control(Control::Sleeping).store(0, Ordering::Relaxed);
+            self.memory
+                .control(Control::Sleeping)
+                .store(0, Ordering::Relaxed);
             return Ok(false);
         }
         Ok(true)
@@ -107,6 +130,8 @@ impl<M: Memory> Consumer<M> {
 
     /// Announces that the consumer is awake, for whatever reason it woke.
     pub fn awake(&mut self) {
-        self.memory.control(Control::Sleeping).store(0, Ordering::Relaxed);
+        self.memory
+            .control(Control::Sleeping)
+            .store(0, Ordering::Relaxed);
     }
 }

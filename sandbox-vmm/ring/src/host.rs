@@ -29,10 +29,16 @@ pub struct RingMemory {
 }
 
 // SAFETY: the mapping is owned by this value for as long as it lives and holds nothing but atomics.
-#[expect(unsafe_code, reason = "a raw pointer forgets that the words behind it are shared atomics")]
+#[expect(
+    unsafe_code,
+    reason = "a raw pointer forgets that the words behind it are shared atomics"
+)]
 unsafe impl Send for RingMemory {}
 // SAFETY: as above; every access goes through atomics.
-#[expect(unsafe_code, reason = "a raw pointer forgets that the words behind it are shared atomics")]
+#[expect(
+    unsafe_code,
+    reason = "a raw pointer forgets that the words behind it are shared atomics"
+)]
 unsafe impl Sync for RingMemory {}
 
 const LEN: usize = layout::RINGS_LEN as usize;
@@ -43,8 +49,11 @@ impl RingMemory {
     /// Makes zeroed rings.
     pub fn create() -> Result<Arc<Self>, RingMemoryError> {
         let fail = |what| move |e| RingMemoryError::Kernel(what, e);
-        let fd = rustix::fs::memfd_create("cloister-rings", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .map_err(fail("memfd_create"))?;
+        let fd = rustix::fs::memfd_create(
+            "cloister-rings",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )
+        .map_err(fail("memfd_create"))?;
         rustix::fs::ftruncate(&fd, layout::RINGS_LEN).map_err(fail("ftruncate"))?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(fail("F_ADD_SEALS"))?;
@@ -54,7 +63,9 @@ impl RingMemory {
     /// Maps rings that another process made. Fails unless the descriptor is a memfd of the right size that cannot shrink.
     pub fn from_fd(fd: OwnedFd) -> Result<Arc<Self>, RingMemoryError> {
         let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| RingMemoryError::NotOurs)?;
-        let size = rustix::fs::fstat(&fd).map_err(|e| RingMemoryError::Kernel("fstat", e))?.st_size;
+        let size = rustix::fs::fstat(&fd)
+            .map_err(|e| RingMemoryError::Kernel("fstat", e))?
+            .st_size;
         if !seals.contains(SealFlags::SHRINK) || u64::try_from(size) != Ok(layout::RINGS_LEN) {
             return Err(RingMemoryError::NotOurs);
         }
@@ -65,10 +76,20 @@ impl RingMemory {
     fn map(fd: OwnedFd) -> Result<Arc<Self>, RingMemoryError> {
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of this process.
         let words = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), LEN, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                LEN,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &fd,
+                0,
+            )
         }
         .map_err(|e| RingMemoryError::Kernel("mmap", e))?;
-        Ok(Arc::new(RingMemory { fd, words: words.cast_const().cast() }))
+        Ok(Arc::new(RingMemory {
+            fd,
+            words: words.cast_const().cast(),
+        }))
     }
 
     /// Address of the mapping, for a memory slot of the worker's.
@@ -76,7 +97,10 @@ impl RingMemory {
         self.words.addr()
     }
 
-    #[expect(unsafe_code, reason = "the one place where the mapping becomes atomics")]
+    #[expect(
+        unsafe_code,
+        reason = "the one place where the mapping becomes atomics"
+    )]
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: `map` mapped LEN bytes, page-aligned, and `drop` alone unmaps them; the file cannot shrink (sealed);
         // every bit pattern is an AtomicU64, and this crate makes no other kind of reference to them.
@@ -108,12 +132,18 @@ pub struct HostRing {
 impl HostRing {
     /// The ring from host to guest.
     pub fn host_to_guest(memory: &Arc<RingMemory>) -> Self {
-        HostRing { memory: Arc::clone(memory), second: false }
+        HostRing {
+            memory: Arc::clone(memory),
+            second: false,
+        }
     }
 
     /// The ring from guest to host.
     pub fn guest_to_host(memory: &Arc<RingMemory>) -> Self {
-        HostRing { memory: Arc::clone(memory), second: true }
+        HostRing {
+            memory: Arc::clone(memory),
+            second: true,
+        }
     }
 }
 

@@ -32,7 +32,11 @@ pub struct Producer<M> {
 impl<M: Memory> Producer<M> {
     /// The producer of a fresh, zeroed ring.
     pub fn new(memory: M) -> Self {
-        Producer { memory, produced: 0, consumed: 0 }
+        Producer {
+            memory,
+            produced: 0,
+            consumed: 0,
+        }
     }
 
     /// Words that are free, as far as is known without asking the peer.
@@ -42,7 +46,10 @@ impl<M: Memory> Producer<M> {
     }
 
     fn refresh(&mut self) -> Result<(), Corrupt> {
-        let consumed = self.memory.control(Control::Consumed).load(Ordering::Acquire);
+        let consumed = self
+            .memory
+            .control(Control::Consumed)
+            .load(Ordering::Acquire);
         if self.produced.wrapping_sub(consumed) > self.memory.data().len() as u64 {
             return Err(Corrupt);
         }
@@ -67,13 +74,18 @@ impl<M: Memory> Producer<M> {
         header.len = u32::try_from(payload.len()).map_err(|_| PushError::TooLong)?;
         self.copy_in(header, payload);
         self.produced = self.produced.wrapping_add(need as u64);
-        self.memory.control(Control::Produced).store(self.produced, Ordering::Release);
+        self.memory
+            .control(Control::Produced)
+            .store(self.produced, Ordering::Release);
         fence(Ordering::SeqCst);
         let sleeping = self.memory.control(Control::Sleeping);
         Ok(sleeping.load(Ordering::Relaxed) != 0 && sleeping.swap(0, Ordering::Relaxed) != 0)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the index is masked to the ring's length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the index is masked to the ring's length"
+    )]
     fn copy_in(&self, header: Header, payload: &[u8]) {
         let data = self.memory.data();
         let mask = data.len() - 1;
@@ -103,12 +115,16 @@ impl<M: Memory> Producer<M> {
     /// Announces that the producer waits for room for a payload of `len` bytes. `Ok(true)`: the room is there
     /// already. `Ok(false)`: the consumer will give notice when it has read on.
     pub fn wait(&mut self, len: usize) -> Result<bool, Corrupt> {
-        self.memory.control(Control::Waiting).store(1, Ordering::Relaxed);
+        self.memory
+            .control(Control::Waiting)
+            .store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.refresh()?;
         let room = self.free() >= words_of(len);
         if room {
-            self.memory.control(Control::Waiting).store(0, Ordering::Relaxed);
+            self.memory
+                .control(Control::Waiting)
+                .store(0, Ordering::Relaxed);
         }
         Ok(room)
     }

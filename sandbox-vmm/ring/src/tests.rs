@@ -8,7 +8,11 @@ use std::sync::atomic::Ordering;
 fn pair() -> (HostRing, Producer<HostRing>, Consumer<HostRing>) {
     let memory = RingMemory::create().unwrap();
     let ring = HostRing::host_to_guest(&memory);
-    (ring.clone(), Producer::new(ring.clone()), Consumer::new(ring))
+    (
+        ring.clone(),
+        Producer::new(ring.clone()),
+        Consumer::new(ring),
+    )
 }
 
 #[test]
@@ -17,9 +21,14 @@ fn records_arrive_in_order_and_whole() {
     let mut buffer = vec![0; MAX_PAYLOAD];
     for round in 0..5000_usize {
         let payload: Vec<u8> = (0..round % 3001).map(|n| (n * round) as u8).collect();
-        producer.push(Header::new(Kind::Data, round as u32, 9), &payload).unwrap();
+        producer
+            .push(Header::new(Kind::Data, round as u32, 9), &payload)
+            .unwrap();
         let (header, got) = consumer.pop(&mut buffer).unwrap().unwrap();
-        assert_eq!((header.stream, header.aux, got), (round as u32, 9, &payload[..]));
+        assert_eq!(
+            (header.stream, header.aux, got),
+            (round as u32, 9, &payload[..])
+        );
         consumer.release();
     }
     assert!(consumer.pop(&mut buffer).unwrap().is_none());
@@ -30,16 +39,24 @@ fn a_full_ring_says_so_and_loses_nothing() {
     let (_, mut producer, mut consumer) = pair();
     let payload = vec![7; MAX_PAYLOAD];
     let mut count = 0;
-    while producer.push(Header::new(Kind::Data, count, 0), &payload).is_ok() {
+    while producer
+        .push(Header::new(Kind::Data, count, 0), &payload)
+        .is_ok()
+    {
         count += 1;
     }
-    assert_eq!(producer.push(Header::new(Kind::Data, 0, 0), &payload), Err(PushError::Full));
+    assert_eq!(
+        producer.push(Header::new(Kind::Data, 0, 0), &payload),
+        Err(PushError::Full)
+    );
     assert_eq!(producer.wait(payload.len()), Ok(false));
     let mut buffer = vec![0; MAX_PAYLOAD];
     assert!(consumer.pop(&mut buffer).unwrap().is_some());
     assert!(consumer.release(), "the producer waits");
     assert!(!consumer.release(), "and is told once");
-    producer.push(Header::new(Kind::Data, count, 0), &payload).unwrap();
+    producer
+        .push(Header::new(Kind::Data, count, 0), &payload)
+        .unwrap();
     for n in 1..=count {
         assert_eq!(consumer.pop(&mut buffer).unwrap().unwrap().0.stream, n);
     }
@@ -92,8 +109,13 @@ fn threads_lose_neither_records_nor_wakeups() {
 #[test]
 fn lies_about_indices_and_lengths_are_noticed() {
     let lies: [(&str, fn(&HostRing)); 4] = [
-        ("an index beyond the ring", |r| r.control(Control::Produced).store(1 << 40, Ordering::Release)),
-        ("half a header", |r| r.control(Control::Produced).store(1, Ordering::Release)),
+        ("an index beyond the ring", |r| {
+            r.control(Control::Produced)
+                .store(1 << 40, Ordering::Release)
+        }),
+        ("half a header", |r| {
+            r.control(Control::Produced).store(1, Ordering::Release)
+        }),
         ("an unknown kind", |r| {
             r.data()[0].store(0xEE, Ordering::Relaxed);
             r.control(Control::Produced).store(2, Ordering::Release);
@@ -108,14 +130,28 @@ fn lies_about_indices_and_lengths_are_noticed() {
     for (what, lie) in lies {
         let (ring, _, mut consumer) = pair();
         lie(&ring);
-        assert_eq!(consumer.pop(&mut vec![0; MAX_PAYLOAD]).map(|_| ()), Err(Corrupt), "{what}");
+        assert_eq!(
+            consumer.pop(&mut vec![0; MAX_PAYLOAD]).map(|_| ()),
+            Err(Corrupt),
+            "{what}"
+        );
     }
     let (ring, mut producer, _) = pair();
     ring.control(Control::Consumed).store(5, Ordering::Release);
-    while producer.push(Header::new(Kind::Data, 0, 0), &[0; 4096]).is_ok() {}
-    assert_eq!(producer.push(Header::new(Kind::Data, 0, 0), &[0; 4096]), Err(PushError::Full));
-    ring.control(Control::Consumed).store(u64::MAX / 2, Ordering::Release);
-    assert_eq!(producer.push(Header::new(Kind::Data, 0, 0), &[0; 4096]), Err(PushError::Corrupt));
+    while producer
+        .push(Header::new(Kind::Data, 0, 0), &[0; 4096])
+        .is_ok()
+    {}
+    assert_eq!(
+        producer.push(Header::new(Kind::Data, 0, 0), &[0; 4096]),
+        Err(PushError::Full)
+    );
+    ring.control(Control::Consumed)
+        .store(u64::MAX / 2, Ordering::Release);
+    assert_eq!(
+        producer.push(Header::new(Kind::Data, 0, 0), &[0; 4096]),
+        Err(PushError::Corrupt)
+    );
 }
 
 #[test]
@@ -131,9 +167,12 @@ fn random_garbage_never_panics() {
     for _ in 0..300 {
         let (ring, mut producer, mut consumer) = pair();
         for _ in 0..50 {
-            ring.data()[random() as usize % 64].store(random() >> (random() % 60), Ordering::Relaxed);
-            ring.control(Control::Produced).store(random() >> (random() % 64), Ordering::Release);
-            ring.control(Control::Consumed).store(random() >> (random() % 64), Ordering::Release);
+            ring.data()[random() as usize % 64]
+                .store(random() >> (random() % 60), Ordering::Relaxed);
+            ring.control(Control::Produced)
+                .store(random() >> (random() % 64), Ordering::Release);
+            ring.control(Control::Consumed)
+                .store(random() >> (random() % 64), Ordering::Release);
             let _ = consumer.pop(&mut buffer);
             let _ = consumer.sleep();
             consumer.release();

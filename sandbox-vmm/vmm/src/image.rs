@@ -36,28 +36,55 @@ impl BootImage {
     pub fn new(elf: &[u8]) -> Result<Self, ImageError> {
         let bad = |e: object::Error| ImageError::Guest(e.to_string());
         let file = object::File::parse(elf).map_err(bad)?;
-        let fd = rustix::fs::memfd_create("cloister-boot", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let fd = rustix::fs::memfd_create(
+            "cloister-boot",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
         rustix::fs::ftruncate(&fd, layout::SYSTEM_LEN)?;
         let mut end = layout::RUNTIME;
         // Page 0 stays unmapped: a null pointer faults.
-        let mut stretches = vec![Stretch { start: layout::PAGE, end: layout::RUNTIME, flags: PRESENT | WRITE | NO_EXECUTE }];
+        let mut stretches = vec![Stretch {
+            start: layout::PAGE,
+            end: layout::RUNTIME,
+            flags: PRESENT | WRITE | NO_EXECUTE,
+        }];
         for segment in file.segments() {
-            let (start, stop) = (segment.address(), segment.address().saturating_add(segment.size()));
+            let (start, stop) = (
+                segment.address(),
+                segment.address().saturating_add(segment.size()),
+            );
             if start < layout::RUNTIME || stop > layout::SYSTEM_LEN {
-                return Err(ImageError::Guest(format!("a segment at {start:#x}..{stop:#x} is outside of the system slot")));
+                return Err(ImageError::Guest(format!(
+                    "a segment at {start:#x}..{stop:#x} is outside of the system slot"
+                )));
             }
             write_all(&fd, segment.data().map_err(bad)?, start)?;
             let flags = protection(&segment)?;
-            let (start, stop) = (start & !(layout::PAGE - 1), stop.next_multiple_of(layout::PAGE));
-            stretches.push(Stretch { start, end: stop, flags });
+            let (start, stop) = (
+                start & !(layout::PAGE - 1),
+                stop.next_multiple_of(layout::PAGE),
+            );
+            stretches.push(Stretch {
+                start,
+                end: stop,
+                flags,
+            });
             end = end.max(stop);
         }
         for (n, entry) in (0..).zip(Start::gdt_entries(layout::TSS)) {
             write_all(&fd, &entry.to_le_bytes(), layout::GDT + n * 8)?;
         }
         write_all(&fd, &layout::RING0_STACK_TOP.to_le_bytes(), layout::TSS + 4)?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
-        Ok(BootImage { fd, entry: file.entry(), end, stretches })
+        rustix::fs::fcntl_add_seals(
+            &fd,
+            SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+        )?;
+        Ok(BootImage {
+            fd,
+            entry: file.entry(),
+            end,
+            stretches,
+        })
     }
 
     /// Another descriptor of the image, for a VM's system slot.
@@ -72,7 +99,9 @@ fn protection(segment: &object::Segment<'_, '_>) -> Result<u64, ImageError> {
     };
     let (write, execute) = (p_flags & elf::PF_W != 0, p_flags & elf::PF_X != 0);
     match (write, execute) {
-        (true, true) => Err(ImageError::Guest("a segment is both writable and executable".into())),
+        (true, true) => Err(ImageError::Guest(
+            "a segment is both writable and executable".into(),
+        )),
         (true, false) => Ok(PRESENT | WRITE | NO_EXECUTE),
         (false, true) => Ok(PRESENT),
         (false, false) => Ok(PRESENT | NO_EXECUTE),

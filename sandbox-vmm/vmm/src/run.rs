@@ -32,7 +32,9 @@ fn lost(reason: impl std::fmt::Display) -> Step {
 
 /// Nanoseconds since 1970.
 pub(crate) fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0))
 }
 
 impl Processor {
@@ -65,7 +67,10 @@ impl Processor {
         match u8::try_from(port) {
             Ok(port::SLEEP) => self.sleep(),
             Ok(port::CLOCK) => self.set_clock(),
-            Ok(port::FLUSH) => match self.vcpu.switch_page_tables([layout::PML4, layout::PML4_ALT]) {
+            Ok(port::FLUSH) => match self
+                .vcpu
+                .switch_page_tables([layout::PML4, layout::PML4_ALT])
+            {
                 Ok(()) => Step::Continue(()),
                 Err(e) => lost(e),
             },
@@ -82,20 +87,31 @@ impl Processor {
                 port::fatal::VERSION => "host and guest are of different versions".into(),
                 port::fatal::ARTIFACT => "the guest refuses the artifact".into(),
                 port::fatal::MEMORY => "the guest's runtime is out of memory".into(),
-                port::fatal::RING => "the guest says that the host broke the ring's contract".into(),
+                port::fatal::RING => {
+                    "the guest says that the host broke the ring's contract".into()
+                }
                 other => format!("the guest ended with code {other}"),
             }),
-            _ => lost(format!("the guest wrote to port {port:#x}, which does not exist")),
+            _ => lost(format!(
+                "the guest wrote to port {port:#x}, which does not exist"
+            )),
         }
     }
 
     /// A field of the boot page, as the guest left it.
     fn field(&self, offset: u64) -> u64 {
-        self.machine.memory().read_u64(layout::BOOT + offset).unwrap_or(0)
+        self.machine
+            .memory()
+            .read_u64(layout::BOOT + offset)
+            .unwrap_or(0)
     }
 
     fn set_clock(&self) -> Step {
-        match self.machine.memory().write_u64(layout::BOOT + field::WALL_NS, wall_ns()) {
+        match self
+            .machine
+            .memory()
+            .write_u64(layout::BOOT + field::WALL_NS, wall_ns())
+        {
             Ok(()) => Step::Continue(()),
             Err(e) => lost(e),
         }
@@ -108,7 +124,10 @@ impl Processor {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
         });
-        match poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout.as_ref()) {
+        match poll(
+            &mut [PollFd::new(&self.wake, PollFlags::IN)],
+            timeout.as_ref(),
+        ) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => {
                 // Takes the wake-up; a descriptor that is no eventfd, or blocks, is the daemon's fault alone.
@@ -122,7 +141,11 @@ impl Processor {
     fn debug_line(&self) -> String {
         let len = self.field(field::ARG1).min(port::DEBUG_MAX);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        match self.machine.memory().read(self.field(field::ARG0), &mut bytes) {
+        match self
+            .machine
+            .memory()
+            .read(self.field(field::ARG0), &mut bytes)
+        {
             Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(_) => "(a line that is not in the guest's memory)".into(),
         }
@@ -136,10 +159,14 @@ impl Processor {
         }
         let divert = || {
             let at = self.vcpu.instruction()?;
-            if !(self.field(field::WASM_START)..self.field(field::WASM_END)).contains(&at) || self.vcpu.is_delivering()? {
+            if !(self.field(field::WASM_START)..self.field(field::WASM_END)).contains(&at)
+                || self.vcpu.is_delivering()?
+            {
                 return Ok(());
             }
-            self.machine.memory().write_u64(layout::BOOT + field::PREEMPT_RIP, at)?;
+            self.machine
+                .memory()
+                .write_u64(layout::BOOT + field::PREEMPT_RIP, at)?;
             self.vcpu.divert(self.field(field::PREEMPT_ENTRY))?;
             self.shared.preemptions.fetch_add(1, Ordering::Relaxed);
             Ok::<_, sandbox_kvm::KvmError>(())

@@ -39,9 +39,15 @@ pub fn write(stretches: &[Stretch], ram: u64, mut put: impl FnMut(u64, u64)) {
     put(layout::PML4, LOW_DIRECTORIES | table);
     put(layout::PML4_ALT, LOW_DIRECTORIES | table);
     put(LOW_DIRECTORIES, LOW_DIRECTORY | table);
-    put(LOW_DIRECTORIES + (layout::RAM >> 30) * 8, RAM_DIRECTORY | table);
+    put(
+        LOW_DIRECTORIES + (layout::RAM >> 30) * 8,
+        RAM_DIRECTORY | table,
+    );
     for n in 0..LOW_TABLES {
-        put(LOW_DIRECTORY + n * 8, (LOW_PAGES + n * layout::PAGE) | table);
+        put(
+            LOW_DIRECTORY + n * 8,
+            (LOW_PAGES + n * layout::PAGE) | table,
+        );
     }
     for stretch in stretches {
         let mut page = stretch.start;
@@ -52,6 +58,9 @@ pub fn write(stretches: &[Stretch], ram: u64, mut put: impl FnMut(u64, u64)) {
     }
     for n in 0..(ram / layout::LARGE_PAGE).min(ENTRIES) {
         let address = layout::RAM + n * layout::LARGE_PAGE;
-        put(RAM_DIRECTORY + n * 8, address | PRESENT | WRITE | LARGE | NO_EXECUTE);
+        put(
+            RAM_DIRECTORY + n * 8,
+            address | PRESENT | WRITE | LARGE | NO_EXECUTE,
+        );
     }
 }

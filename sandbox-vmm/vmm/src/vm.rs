@@ -117,7 +117,11 @@ impl Vm {
         let system = image.fd().map_err(|e| VmError::Kernel("dup", e))?;
         let machine = Machine::new(vec![
             Slot::private(0, layout::SYSTEM_LEN, system),
-            Slot::read_only(layout::ARTIFACT, artifact_len.next_multiple_of(layout::PAGE), fds.artifact),
+            Slot::read_only(
+                layout::ARTIFACT,
+                artifact_len.next_multiple_of(layout::PAGE),
+                fds.artifact,
+            ),
             Slot::shared(layout::RINGS, layout::RINGS_LEN, fds.rings),
             Slot::anonymous(layout::RAM, ram),
         ])?;
@@ -135,7 +139,13 @@ impl Vm {
         })?;
         kick::prepare();
         let shared = Arc::new(Shared::default());
-        let mut processor = Processor { machine, vcpu, wake: fds.wake, shared: Arc::clone(&shared), debug_lines: 0 };
+        let mut processor = Processor {
+            machine,
+            vcpu,
+            wake: fds.wake,
+            shared: Arc::clone(&shared),
+            debug_lines: 0,
+        };
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
@@ -144,7 +154,11 @@ impl Vm {
                 events(last);
             })
             .map_err(VmError::Thread)?;
-        Ok(Vm { shared, memory, thread: Some(thread) })
+        Ok(Vm {
+            shared,
+            memory,
+            thread: Some(thread),
+        })
     }
 
     /// Asks the VM to end; [`VmEvent::Stopped`] says when it has. Repeated by the watch until it has.
@@ -186,7 +200,9 @@ impl Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         // A kick can be lost, so it is repeated; the thread is at most one exit away from its end.
         while !thread.is_finished() {
             kick::kick(&thread);
@@ -224,7 +240,12 @@ fn write_boot(
     got.map_err(|e| VmError::Kernel("getrandom", e))?;
     memory.write(layout::BOOT + field::SEED, &seed)?;
     memory.write(layout::CONFIG, config)?;
-    let text_end = image.stretches.iter().filter(|s| s.flags & tables::WRITE == 0).map(|s| s.end).max();
+    let text_end = image
+        .stretches
+        .iter()
+        .filter(|s| s.flags & tables::WRITE == 0)
+        .map(|s| s.end)
+        .max();
     for (offset, value) in [
         (field::VERSION, sandbox_abi::VERSION),
         (field::ARTIFACT_LEN, artifact),

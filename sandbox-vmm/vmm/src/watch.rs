@@ -37,27 +37,40 @@ impl Watch {
     pub fn start() -> std::io::Result<Watch> {
         let watch = Watch::default();
         let seen = Arc::downgrade(&watch.seen);
-        std::thread::Builder::new().name("watch".into()).spawn(move || {
-            while let Some(seen) = seen.upgrade() {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, s| s.look());
-                drop(seen);
-                std::thread::sleep(TICK);
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || {
+                while let Some(seen) = seen.upgrade() {
+                    seen.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .retain(|_, s| s.look());
+                    drop(seen);
+                    std::thread::sleep(TICK);
+                }
+            })?;
         Ok(watch)
     }
 
     /// Watches a VM, under a number of the caller's, until it is dropped.
     pub fn add(&self, number: u64, vm: &Arc<Vm>) {
-        let seen = Seen { vm: Arc::downgrade(vm), slice: 0, ticks: 0 };
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(number, seen);
+        let seen = Seen {
+            vm: Arc::downgrade(vm),
+            slice: 0,
+            ticks: 0,
+        };
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, seen);
     }
 }
 
 impl Seen {
     /// One look; `false` when the VM is gone.
     fn look(&mut self) -> bool {
-        let Some(vm) = self.vm.upgrade() else { return false };
+        let Some(vm) = self.vm.upgrade() else {
+            return false;
+        };
         if vm.shared.stop.load(Ordering::SeqCst) {
             vm.kick();
             return true;

@@ -29,8 +29,12 @@ struct Worker {
 /// Does what the daemon says until it closes the socket.
 pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
     let events = Events(Arc::new(Mutex::new(socket.try_clone()?)));
-    let mut worker =
-        Worker { image: BootImage::new(sandbox_vmm::GUEST)?, watch: Watch::start()?, events, vms: HashMap::new() };
+    let mut worker = Worker {
+        image: BootImage::new(sandbox_vmm::GUEST)?,
+        watch: Watch::start()?,
+        events,
+        vms: HashMap::new(),
+    };
     loop {
         let (command, fds) = match socket.receive::<Command>() {
             Ok(received) => received,
@@ -58,7 +62,8 @@ impl Worker {
                 VmEvent::Stopped => Event::Stopped { vm: id },
             });
         };
-        let made = descriptors(fds).and_then(|fds| Ok(Vm::start(&self.image, fds, memory, config, report)?));
+        let made = descriptors(fds)
+            .and_then(|fds| Ok(Vm::start(&self.image, fds, memory, config, report)?));
         match made {
             Ok(vm) => {
                 let vm = Arc::new(vm);
@@ -96,8 +101,12 @@ impl Worker {
 }
 
 fn descriptors(fds: Vec<OwnedFd>) -> Result<VmDescriptors, Box<dyn Error>> {
-    let [artifact, rings, wake, doorbell] = <[OwnedFd; 4]>::try_from(fds).map_err(|fds| {
-        format!("a VM is made of four descriptors, not {}", fds.len())
-    })?;
-    Ok(VmDescriptors { artifact, rings, wake, doorbell })
+    let [artifact, rings, wake, doorbell] = <[OwnedFd; 4]>::try_from(fds)
+        .map_err(|fds| format!("a VM is made of four descriptors, not {}", fds.len()))?;
+    Ok(VmDescriptors {
+        artifact,
+        rings,
+        wake,
+        doorbell,
+    })
 }

@@ -33,7 +33,8 @@ impl Exchange {
     pub(crate) fn reset(&self, code: u32, text: &str) {
         let mut call = lock(&self.call);
         if call.open && call.failure.is_none() {
-            self.link.control(Header::new(Kind::Reset, self.stream, code), text.as_bytes());
+            self.link
+                .control(Header::new(Kind::Reset, self.stream, code), text.as_bytes());
             call.fail_as(Failure::Guest(code, Bytes::new()));
             call.wake_writer();
         }
@@ -85,7 +86,8 @@ impl Exchange {
     fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Result<Part, Failure>> {
         let (part, credit) = ready!(lock(&self.call).poll_part(cx))?;
         if credit > 0 {
-            self.link.control(Header::new(Kind::Credit, self.stream, credit), &[]);
+            self.link
+                .control(Header::new(Kind::Credit, self.stream, credit), &[]);
         }
         Poll::Ready(Ok(part))
     }
@@ -114,7 +116,10 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     /// The body that the guest sends; `length` is what the head says of it.
     pub(crate) fn new(exchange: Arc<Exchange>, length: Option<u64>) -> Self {
-        RequestBody { exchange: Some(exchange), length }
+        RequestBody {
+            exchange: Some(exchange),
+            length,
+        }
     }
 }
 
@@ -122,8 +127,13 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = GaveUp;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, GaveUp>>> {
-        let Some(exchange) = &self.exchange else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, GaveUp>>> {
+        let Some(exchange) = &self.exchange else {
+            return Poll::Ready(None);
+        };
         let part = ready!(exchange.poll_part(cx));
         if let Ok(Part::Data(data)) = part {
             if let Some(left) = &mut self.length {
@@ -157,7 +167,8 @@ impl Body for RequestBody {
         if self.exchange.is_none() {
             return SizeHint::with_exact(0);
         }
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -167,7 +178,9 @@ impl Drop for RequestBody {
             // The upstream wants no more of it.
             let mut call = lock(&exchange.call);
             if call.open && !call.ended() {
-                exchange.link.control(Header::new(Kind::Stop, exchange.stream, 0), &[]);
+                exchange
+                    .link
+                    .control(Header::new(Kind::Stop, exchange.stream, 0), &[]);
             }
             call.discard();
         }

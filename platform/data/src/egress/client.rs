@@ -33,7 +33,11 @@ pub(crate) fn new() -> TenantClient {
     let mut http = HttpConnector::new_with_resolver(Resolver);
     http.enforce_http(false);
     http.set_nodelay(true);
-    let https = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(http);
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_webpki_roots()
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http);
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIME)
@@ -69,12 +73,22 @@ impl Service<Name> for Resolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Failed)?.collect();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
+                .await
+                .map_err(ResolveError::Failed)?
+                .collect();
             if found.is_empty() {
                 return Err(ResolveError::Failed(io::ErrorKind::NotFound.into()));
             }
-            let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| policy::may_resolve(name.as_str(), address.ip())).collect();
-            if allowed.is_empty() { Err(ResolveError::Prohibited) } else { Ok(allowed.into_iter()) }
+            let allowed: Vec<SocketAddr> = found
+                .into_iter()
+                .filter(|address| policy::may_resolve(name.as_str(), address.ip()))
+                .collect();
+            if allowed.is_empty() {
+                Err(ResolveError::Prohibited)
+            } else {
+                Ok(allowed.into_iter())
+            }
         })
     }
 }
@@ -109,7 +123,9 @@ where
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let time = CONNECT_TIME.try_with(|time| *time).unwrap_or(Duration::from_secs(60));
+        let time = CONNECT_TIME
+            .try_with(|time| *time)
+            .unwrap_or(Duration::from_secs(60));
         let connecting = self.0.call(uri);
         Box::pin(async move {
             match tokio::time::timeout(time, connecting).await {

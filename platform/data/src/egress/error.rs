@@ -16,7 +16,10 @@ pub(crate) fn code(error: &(dyn Error + 'static)) -> u32 {
             found = Some(code);
         }
         // An error within an `io::Error` is not its source, but what it wraps.
-        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        cause = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
             Some(inner) => Some(inner),
             None => error.source(),
         };
@@ -36,7 +39,9 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u32> {
     }
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(match error {
-            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => reset::TLS_CERTIFICATE_ERROR,
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                reset::TLS_CERTIFICATE_ERROR
+            }
             _ => reset::TLS_PROTOCOL_ERROR,
         });
     }
@@ -57,11 +62,14 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u32> {
     let error = error.downcast_ref::<io::Error>()?;
     Some(match error.kind() {
         io::ErrorKind::ConnectionRefused => reset::CONNECTION_REFUSED,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
-            reset::CONNECTION_TERMINATED
-        }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => reset::CONNECTION_TERMINATED,
         io::ErrorKind::TimedOut => reset::CONNECTION_TIMEOUT,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => reset::DESTINATION_IP_UNROUTABLE,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            reset::DESTINATION_IP_UNROUTABLE
+        }
         io::ErrorKind::AddrNotAvailable => reset::DESTINATION_UNAVAILABLE,
         _ => return None,
     })
@@ -75,8 +83,14 @@ mod tests {
     fn the_innermost_cause_counts() {
         let refused = io::Error::other(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(code(&refused), reset::CONNECTION_REFUSED);
-        assert_eq!(code(&io::Error::other(ResolveError::Prohibited)), reset::DESTINATION_IP_PROHIBITED);
-        assert_eq!(code(&ResolveError::Failed(io::ErrorKind::NotFound.into())), reset::DNS_ERROR);
+        assert_eq!(
+            code(&io::Error::other(ResolveError::Prohibited)),
+            reset::DESTINATION_IP_PROHIBITED
+        );
+        assert_eq!(
+            code(&ResolveError::Failed(io::ErrorKind::NotFound.into())),
+            reset::DNS_ERROR
+        );
         assert_eq!(code(&io::Error::other("?")), reset::HTTP_PROTOCOL_ERROR);
     }
 }

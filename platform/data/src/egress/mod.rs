@@ -71,11 +71,18 @@ impl Outgoing for Egress {
     }
 }
 
-async fn run(exchange: &Arc<Exchange>, client: TenantClient, head: Bytes, whole: bool) -> Result<(), Refusal> {
+async fn run(
+    exchange: &Arc<Exchange>,
+    client: TenantClient,
+    head: Bytes,
+    whole: bool,
+) -> Result<(), Refusal> {
     let head = match head::request(&head) {
         Ok(head) => head,
         Err(HeadError::Malformed) => {
-            exchange.link.lose("the guest sent a head that cannot be decoded");
+            exchange
+                .link
+                .lose("the guest sent a head that cannot be decoded");
             return Ok(());
         }
         Err(error) => return Err(Refusal(reset::HTTP_PROTOCOL_ERROR, error.to_string())),
@@ -89,7 +96,12 @@ async fn run(exchange: &Arc<Exchange>, client: TenantClient, head: Bytes, whole:
         () = exchange.unwanted() => return Ok(()),
     };
     let response = match response {
-        Err(_) => return Err(Refusal(reset::HTTP_RESPONSE_TIMEOUT, "the response's head did not come in time".to_owned())),
+        Err(_) => {
+            return Err(Refusal(
+                reset::HTTP_RESPONSE_TIMEOUT,
+                "the response's head did not come in time".to_owned(),
+            ));
+        }
         Ok(Err(error)) => return Err(Refusal(error::code(&error), error.to_string())),
         Ok(Ok(response)) => response,
     };
@@ -105,7 +117,13 @@ struct Times {
 
 impl Times {
     fn of(given: &sandbox_abi::head::Timeouts) -> Self {
-        let time = |ns: u64, default: Duration| if ns == 0 { default } else { Duration::from_nanos(ns).min(STEP_TIME) };
+        let time = |ns: u64, default: Duration| {
+            if ns == 0 {
+                default
+            } else {
+                Duration::from_nanos(ns).min(STEP_TIME)
+            }
+        };
         Times {
             connect: time(given.connect_ns, CONNECT_TIME),
             first_byte: time(given.first_byte_ns, STEP_TIME),
@@ -115,39 +133,81 @@ impl Times {
 }
 
 /// Checks a request against the policy and makes it one of hyper's.
-fn prepare(target: &Target, head: head::Outgoing, exchange: &Arc<Exchange>, whole: bool) -> Result<Request<RequestBody>, Refusal> {
+fn prepare(
+    target: &Target,
+    head: head::Outgoing,
+    exchange: &Arc<Exchange>,
+    whole: bool,
+) -> Result<Request<RequestBody>, Refusal> {
     let refuse = |code: u32, text: &str| Refusal(code, text.to_owned());
-    let scheme = head.scheme.as_deref().unwrap_or("https").to_ascii_lowercase();
+    let scheme = head
+        .scheme
+        .as_deref()
+        .unwrap_or("https")
+        .to_ascii_lowercase();
     let default_port = match scheme.as_str() {
         "http" => 80,
         "https" => 443,
-        _ => return Err(refuse(reset::HTTP_PROTOCOL_ERROR, "only http and https go out")),
+        _ => {
+            return Err(refuse(
+                reset::HTTP_PROTOCOL_ERROR,
+                "only http and https go out",
+            ));
+        }
     };
     if head.method == http::Method::CONNECT {
-        return Err(refuse(reset::HTTP_REQUEST_METHOD_INVALID, "CONNECT does not go out"));
+        return Err(refuse(
+            reset::HTTP_REQUEST_METHOD_INVALID,
+            "CONNECT does not go out",
+        ));
     }
     let invalid = |_| refuse(reset::HTTP_REQUEST_URI_INVALID, "the URI is none");
     let authority = head.authority.as_deref().unwrap_or_default();
     if fields::host_of(authority).is_none() {
-        return Err(refuse(reset::HTTP_REQUEST_URI_INVALID, "the authority is no host"));
+        return Err(refuse(
+            reset::HTTP_REQUEST_URI_INVALID,
+            "the authority is no host",
+        ));
     }
-    let path = head.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let uri = Uri::builder().scheme(scheme.as_str()).authority(authority).path_and_query(path).build().map_err(invalid)?;
+    let path = head
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
+    let uri = Uri::builder()
+        .scheme(scheme.as_str())
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(invalid)?;
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(default_port);
     if !policy::is_listed(&target.allow_hosts, host, port) {
-        let text = format!("the deployment does not allow {host}:{port}: list it with --allow-host");
+        let text =
+            format!("the deployment does not allow {host}:{port}: list it with --allow-host");
         return Err(Refusal(reset::HTTP_REQUEST_DENIED, text));
     }
 
     let mut headers = head.fields;
     fields::strip_hop_by_hop(&mut headers);
     headers.remove(header::HOST);
-    let length = fields::content_length(&headers).map_err(|()| refuse(reset::HTTP_PROTOCOL_ERROR, "the content-length is no length"))?;
+    let length = fields::content_length(&headers).map_err(|()| {
+        refuse(
+            reset::HTTP_PROTOCOL_ERROR,
+            "the content-length is no length",
+        )
+    })?;
     if whole && length.is_some_and(|length| length > 0) {
-        return Err(refuse(reset::HTTP_PROTOCOL_ERROR, "the content-length is not that of the body"));
+        return Err(refuse(
+            reset::HTTP_PROTOCOL_ERROR,
+            "the content-length is not that of the body",
+        ));
     }
-    let body = if whole { RequestBody::default() } else { RequestBody::new(Arc::clone(exchange), length) };
+    let body = if whole {
+        RequestBody::default()
+    } else {
+        RequestBody::new(Arc::clone(exchange), length)
+    };
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
@@ -156,17 +216,28 @@ fn prepare(target: &Target, head: head::Outgoing, exchange: &Arc<Exchange>, whol
 }
 
 /// Hands a response to the guest.
-async fn forward(exchange: &Exchange, response: Response<Incoming>, between: Duration) -> Result<(), Refusal> {
+async fn forward(
+    exchange: &Exchange,
+    response: Response<Incoming>,
+    between: Duration,
+) -> Result<(), Refusal> {
     let (mut parts, mut body) = response.into_parts();
     fields::strip_hop_by_hop(&mut parts.headers);
     let mut encoded = Vec::with_capacity(1024);
     encoded.u16(parts.status.as_u16());
     head::write_fields(&mut encoded, &parts.headers);
     if encoded.len() > MAX_PAYLOAD {
-        return Err(Refusal(reset::HTTP_RESPONSE_HEADER_SECTION_SIZE, "the response's head is too large".to_owned()));
+        return Err(Refusal(
+            reset::HTTP_RESPONSE_HEADER_SECTION_SIZE,
+            "the response's head is too large".to_owned(),
+        ));
     }
     let ended = body.is_end_stream();
-    if !exchange.send(Kind::Response, if ended { FLAG_END } else { 0 }, &encoded).await || ended {
+    if !exchange
+        .send(Kind::Response, if ended { FLAG_END } else { 0 }, &encoded)
+        .await
+        || ended
+    {
         return Ok(());
     }
     loop {
@@ -178,7 +249,12 @@ async fn forward(exchange: &Exchange, response: Response<Incoming>, between: Dur
             () = exchange.unwanted() => return Ok(()),
         };
         match frame {
-            Err(_) => return Err(Refusal(reset::CONNECTION_READ_TIMEOUT, "the response stopped coming".to_owned())),
+            Err(_) => {
+                return Err(Refusal(
+                    reset::CONNECTION_READ_TIMEOUT,
+                    "the response stopped coming".to_owned(),
+                ));
+            }
             Ok(Some(Err(error))) => return Err(Refusal(incomplete(&error), error.to_string())),
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
@@ -186,7 +262,9 @@ async fn forward(exchange: &Exchange, response: Response<Incoming>, between: Dur
                         return Ok(());
                     }
                 }
-                Err(frame) => return end(exchange, frame.into_trailers().unwrap_or_default()).await,
+                Err(frame) => {
+                    return end(exchange, frame.into_trailers().unwrap_or_default()).await;
+                }
             },
             Ok(None) => return end(exchange, HeaderMap::new()).await,
         }
@@ -195,14 +273,18 @@ async fn forward(exchange: &Exchange, response: Response<Incoming>, between: Dur
 
 fn incomplete(error: &hyper::Error) -> u32 {
     match error::code(error) {
-        reset::HTTP_PROTOCOL_ERROR | reset::CONNECTION_TERMINATED => reset::HTTP_RESPONSE_INCOMPLETE,
+        reset::HTTP_PROTOCOL_ERROR | reset::CONNECTION_TERMINATED => {
+            reset::HTTP_RESPONSE_INCOMPLETE
+        }
         code => code,
     }
 }
 
 async fn pieces(exchange: &Exchange, mut data: &[u8]) -> bool {
     while !data.is_empty() {
-        let Some(credit) = exchange.credit().await else { return false };
+        let Some(credit) = exchange.credit().await else {
+            return false;
+        };
         let (piece, rest) = data.split_at(data.len().min(credit as usize).min(MAX_DATA));
         if !exchange.send(Kind::Data, 0, piece).await {
             return false;
@@ -217,7 +299,10 @@ async fn end(exchange: &Exchange, mut trailers: HeaderMap) -> Result<(), Refusal
     let mut encoded = Vec::new();
     head::write_trailers(&mut encoded, &trailers);
     if encoded.len() > MAX_PAYLOAD {
-        return Err(Refusal(reset::HTTP_RESPONSE_HEADER_SECTION_SIZE, "the response's trailers are too large".to_owned()));
+        return Err(Refusal(
+            reset::HTTP_RESPONSE_HEADER_SECTION_SIZE,
+            "the response's trailers are too large".to_owned(),
+        ));
     }
     exchange.send(Kind::End, 0, &encoded).await;
     Ok(())

@@ -66,13 +66,45 @@ mod tests {
     #[test]
     fn addresses_that_are_not_public() {
         for text in [
-            "127.0.0.1", "127.255.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "0.1.2.3",
-            "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.0.1", "198.18.0.1", "::", "::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8",
-            "64:ff9b::7f00:1", "fc00::1", "fd12::1", "fe80::1", "fec0::1", "ff02::1", "2002:7f00:1::", "2001:db8::1", "2001::1",
+            "127.0.0.1",
+            "127.255.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::7f00:1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "2001::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["8.8.8.8", "1.1.1.1", "100.63.0.1", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"] {
+        for text in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+        ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }
@@ -81,14 +113,25 @@ mod tests {
     fn localhost_is_the_loopback_and_nothing_else_is() {
         let (home, out) = ("127.0.0.1".parse().unwrap(), "8.8.8.8".parse().unwrap());
         assert!(may_resolve("LocalHost", home) && !may_resolve("localhost", out));
-        assert!(!may_resolve("a.localhost", home) && may_resolve("example.com", out) && !may_resolve("example.com", home));
+        assert!(
+            !may_resolve("a.localhost", home)
+                && may_resolve("example.com", out)
+                && !may_resolve("example.com", home)
+        );
     }
 
     #[test]
     fn only_what_is_listed() {
-        let allowed: Vec<AllowHost> = ["example.com:443", "127.0.0.1"].iter().map(|text| text.parse().unwrap()).collect();
+        let allowed: Vec<AllowHost> = ["example.com:443", "127.0.0.1"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         assert!(is_listed(&allowed, "EXAMPLE.com", 443) && !is_listed(&allowed, "example.com", 80));
-        assert!(is_listed(&allowed, "127.0.0.1", 9) && !is_listed(&allowed, "localhost", 9) && !is_listed(&allowed, "[::ffff:127.0.0.1]", 9));
+        assert!(
+            is_listed(&allowed, "127.0.0.1", 9)
+                && !is_listed(&allowed, "localhost", 9)
+                && !is_listed(&allowed, "[::ffff:127.0.0.1]", 9)
+        );
         assert!(!is_listed(&[], "example.com", 443));
     }
 

@@ -15,9 +15,9 @@ use sandbox_ring::{Consumer, Corrupt};
 use std::sync::atomic::Ordering;
 use tokio::io::unix::AsyncFd;
 
+use super::Link;
 use super::exchange::Exchange;
 use super::failure::Violation;
-use super::Link;
 use crate::sync::lock;
 
 /// Records taken before others get their turn.
@@ -34,9 +34,20 @@ pub(crate) trait Outgoing: Send + Sync + 'static {
 }
 
 /// Reads the guest's ring until the VM is lost.
-pub(crate) async fn run(link: Arc<Link>, memory: Arc<RingMemory>, doorbell: AsyncFd<OwnedFd>, outgoing: Arc<dyn Outgoing>) {
+pub(crate) async fn run(
+    link: Arc<Link>,
+    memory: Arc<RingMemory>,
+    doorbell: AsyncFd<OwnedFd>,
+    outgoing: Arc<dyn Outgoing>,
+) {
     let consumer = Consumer::new(HostRing::guest_to_host(&memory));
-    let mut drain = Drain { link: Arc::clone(&link), consumer, outgoing, wakers: Vec::new(), buffer: vec![0; MAX_PAYLOAD].into() };
+    let mut drain = Drain {
+        link: Arc::clone(&link),
+        consumer,
+        outgoing,
+        wakers: Vec::new(),
+        buffer: vec![0; MAX_PAYLOAD].into(),
+    };
     let lost = link.lost.clone();
     let ended = tokio::select! {
         ended = drain.serve(&doorbell) => ended,
@@ -66,7 +77,10 @@ impl Drain {
                 tokio::task::yield_now().await;
                 continue;
             }
-            self.link.outbox.flush().map_err(|_| Violation("the ring to the guest is garbled"))?;
+            self.link
+                .outbox
+                .flush()
+                .map_err(|_| Violation("the ring to the guest is garbled"))?;
             if idle < PATIENCE && self.link.active.load(Ordering::Relaxed) > 0 {
                 idle += 1;
                 tokio::task::yield_now().await;
@@ -75,12 +89,17 @@ impl Drain {
             idle = 0;
             if self.consumer.sleep().map_err(corrupt)? {
                 // An error means that the runtime is going down; then this task is too.
-                let Ok(mut ready) = doorbell.readable().await else { return Ok(()) };
+                let Ok(mut ready) = doorbell.readable().await else {
+                    return Ok(());
+                };
                 let mut count = [0; 8];
                 let _ = rustix::io::read(doorbell.get_ref(), &mut count);
                 ready.clear_ready();
                 self.consumer.awake();
-                self.link.outbox.flush().map_err(|_| Violation("the ring to the guest is garbled"))?;
+                self.link
+                    .outbox
+                    .flush()
+                    .map_err(|_| Violation("the ring to the guest is garbled"))?;
             }
         }
     }
@@ -125,12 +144,16 @@ impl Drain {
             return self.call(header, payload);
         }
         let link = &self.link;
-        let (index, place) = link.place(header.stream).ok_or(Violation("a record for a request that never was"))?;
+        let (index, place) = link
+            .place(header.stream)
+            .ok_or(Violation("a record for a request that never was"))?;
         let mut place = lock(place);
         if header.kind != Kind::Done {
             return place.exchange.on_record(header, payload, &mut self.wakers);
         }
-        place.exchange.on_done(header.aux, payload, &mut self.wakers)?;
+        place
+            .exchange
+            .on_done(header.aux, payload, &mut self.wakers)?;
         if header.aux == outcome::TRAP {
             link.traps.fetch_add(1, Ordering::Relaxed);
         }
@@ -146,8 +169,14 @@ impl Drain {
             2 => LogStream::Stderr,
             _ => return Err(Violation("output to neither stdout nor stderr")),
         };
-        let request = self.link.place(header.stream).map(|(_, place)| lock(place).request.clone());
-        let request = request.as_ref().and_then(|id| std::str::from_utf8(id).ok()).filter(|id| !id.is_empty());
+        let request = self
+            .link
+            .place(header.stream)
+            .map(|(_, place)| lock(place).request.clone());
+        let request = request
+            .as_ref()
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .filter(|id| !id.is_empty());
         self.link.log(request, stream, payload);
         Ok(())
     }
@@ -158,7 +187,11 @@ impl Drain {
             // A record may have crossed with the host's end of the exchange: it is nobody's then.
             let Some(call) = call else { return Ok(()) };
             let mut call = lock(&call);
-            return if call.open { call.on_record(header, payload, &mut self.wakers) } else { Ok(()) };
+            return if call.open {
+                call.on_record(header, payload, &mut self.wakers)
+            } else {
+                Ok(())
+            };
         }
         let mut calls = lock(&self.link.calls);
         if calls.contains_key(&header.stream) {
@@ -166,7 +199,10 @@ impl Drain {
         }
         if calls.len() >= MAX_CALLS {
             drop(calls);
-            self.link.control(Header::new(Kind::Reset, header.stream, reset::CONNECTION_LIMIT_REACHED), b"too many outgoing requests");
+            self.link.control(
+                Header::new(Kind::Reset, header.stream, reset::CONNECTION_LIMIT_REACHED),
+                b"too many outgoing requests",
+            );
             return Ok(());
         }
         let whole = header.flags & FLAG_END != 0;
@@ -175,7 +211,13 @@ impl Drain {
         let call = Arc::new(std::sync::Mutex::new(exchange));
         calls.insert(header.stream, Arc::clone(&call));
         drop(calls);
-        self.outgoing.begin(&self.link, header.stream, Bytes::copy_from_slice(payload), whole, call);
+        self.outgoing.begin(
+            &self.link,
+            header.stream,
+            Bytes::copy_from_slice(payload),
+            whole,
+            call,
+        );
         Ok(())
     }
 }

@@ -97,7 +97,12 @@ impl Exchange {
     }
 
     /// Judges and takes a record of the guest. Who has to be woken is added to `wakers`.
-    pub(crate) fn on_record(&mut self, header: Header, payload: &[u8], wakers: &mut Vec<Waker>) -> Result<(), Violation> {
+    pub(crate) fn on_record(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), Violation> {
         if !self.open {
             return Err(Violation("a record for an exchange that is not open"));
         }
@@ -112,7 +117,9 @@ impl Exchange {
                 wakers.extend(self.writer.take());
                 return Ok(());
             }
-            Kind::Request | Kind::Done | Kind::Log | Kind::Ready => return Err(Violation("a record of a kind that has no place here")),
+            Kind::Request | Kind::Done | Kind::Log | Kind::Ready => {
+                return Err(Violation("a record of a kind that has no place here"));
+            }
         }
         wakers.extend(self.reader.take());
         if self.failure.is_some() {
@@ -138,8 +145,12 @@ impl Exchange {
         if payload.len() > MAX_DATA {
             return Err(Violation("a data record that is too long"));
         }
-        let length = u32::try_from(payload.len()).map_err(|_| Violation("a data record that is too long"))?;
-        self.window = self.window.checked_sub(length).ok_or(Violation("data beyond its credit"))?;
+        let length = u32::try_from(payload.len())
+            .map_err(|_| Violation("a data record that is too long"))?;
+        self.window = self
+            .window
+            .checked_sub(length)
+            .ok_or(Violation("data beyond its credit"))?;
         if !payload.is_empty() && !self.unwanted && self.failure.is_none() {
             if self.inbox.len() >= MANY && payload.len() < SMALL {
                 self.merge();
@@ -168,21 +179,32 @@ impl Exchange {
     fn on_reset(&mut self, code: u32, payload: &[u8]) {
         self.stopped = true;
         if !self.ended {
-            self.fail_as(Failure::Guest(code, Bytes::copy_from_slice(payload.get(..1024).unwrap_or(payload))));
+            self.fail_as(Failure::Guest(
+                code,
+                Bytes::copy_from_slice(payload.get(..1024).unwrap_or(payload)),
+            ));
         }
         self.head_due = false;
         self.ended = true;
     }
 
     fn on_credit(&mut self, bytes: u32, wakers: &mut Vec<Waker>) -> Result<(), Violation> {
-        let credit = self.credit.checked_add(bytes).filter(|&sum| sum <= MAX_CREDIT);
+        let credit = self
+            .credit
+            .checked_add(bytes)
+            .filter(|&sum| sum <= MAX_CREDIT);
         self.credit = credit.ok_or(Violation("more credit than there can be"))?;
         wakers.extend(self.writer.take());
         Ok(())
     }
 
     /// Judges `DONE` of an incoming exchange; afterwards the guest may not speak of it.
-    pub(crate) fn on_done(&mut self, outcome: u32, payload: &[u8], wakers: &mut Vec<Waker>) -> Result<Done, Violation> {
+    pub(crate) fn on_done(
+        &mut self,
+        outcome: u32,
+        payload: &[u8],
+        wakers: &mut Vec<Waker>,
+    ) -> Result<Done, Violation> {
         if !self.open {
             return Err(Violation("an end of an exchange that is not open"));
         }
@@ -273,7 +295,9 @@ impl Exchange {
 
     fn take_credit(&mut self, length: usize) -> u32 {
         // A part is at most MAX_DATA long.
-        self.taken = self.taken.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        self.taken = self
+            .taken
+            .saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
         if self.taken < CREDIT_STEP || self.ended || !self.open {
             return 0;
         }
@@ -305,7 +329,9 @@ impl Exchange {
 
     /// Notes that `bytes` were sent.
     pub(crate) fn spend(&mut self, bytes: usize) {
-        self.credit = self.credit.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.credit = self
+            .credit
+            .saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 }
 

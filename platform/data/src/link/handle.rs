@@ -22,16 +22,24 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(super) fn new(link: Arc<Link>, index: u32, generation: u64) -> Self {
-        Handle { link, index, generation }
+        Handle {
+            link,
+            index,
+            generation,
+        }
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Place) -> R) -> Option<R> {
-        self.link.places.get(self.index as usize).map(|place| act(&mut lock(place)))
+        self.link
+            .places
+            .get(self.index as usize)
+            .map(|place| act(&mut lock(place)))
     }
 
     /// Waits for the head of the response.
     pub(crate) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<RawHead, Failure>> {
-        self.with(|place| place.exchange.poll_head(cx)).unwrap_or(Poll::Ready(Err(Failure::Lost)))
+        self.with(|place| place.exchange.poll_head(cx))
+            .unwrap_or(Poll::Ready(Err(Failure::Lost)))
     }
 
     /// Waits for the head of the response.
@@ -46,7 +54,10 @@ impl Handle {
             if let Poll::Ready(Ok((_, credit))) = &polled
                 && *credit > 0
             {
-                self.link.control(Header::new(Kind::Credit, stream_of(self.index), *credit), &[]);
+                self.link.control(
+                    Header::new(Kind::Credit, stream_of(self.index), *credit),
+                    &[],
+                );
             }
             polled.map_ok(|(part, _)| part)
         });
@@ -57,7 +68,8 @@ impl Handle {
     pub(crate) fn stop(&self) {
         self.with(|place| {
             if !place.exchange.ended() {
-                self.link.control(Header::new(Kind::Stop, stream_of(self.index), 0), &[]);
+                self.link
+                    .control(Header::new(Kind::Stop, stream_of(self.index), 0), &[]);
             }
             place.exchange.discard();
         });
@@ -65,7 +77,11 @@ impl Handle {
 
     /// The writing end of the request's body.
     pub(crate) fn writer(&self) -> Writer {
-        Writer { link: Arc::clone(&self.link), index: self.index, generation: self.generation }
+        Writer {
+            link: Arc::clone(&self.link),
+            index: self.index,
+            generation: self.generation,
+        }
     }
 
     /// The guest's answer was no answer: its VM is lost.
@@ -82,8 +98,13 @@ impl Drop for Handle {
             if place.exchange.open && !place.exchange.ended() {
                 place.exchange.discard();
                 if place.exchange.failure.is_none() {
-                    place.exchange.fail_as(Failure::Guest(reset::CANCELLED, bytes::Bytes::new()));
-                    link.control(Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED), b"cancelled");
+                    place
+                        .exchange
+                        .fail_as(Failure::Guest(reset::CANCELLED, bytes::Bytes::new()));
+                    link.control(
+                        Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED),
+                        b"cancelled",
+                    );
                     place.watch.gave_up(link.now());
                 }
                 place.exchange.wake_writer();
@@ -112,7 +133,8 @@ impl Writer {
 
     /// Waits until the guest takes more, and says how many bytes. `None`: it wants no more.
     pub(crate) fn poll_credit(&self, cx: &mut Context<'_>) -> Poll<Option<u32>> {
-        self.with(|place| place.exchange.poll_credit(cx)).unwrap_or(Poll::Ready(None))
+        self.with(|place| place.exchange.poll_credit(cx))
+            .unwrap_or(Poll::Ready(None))
     }
 
     /// Waits until the guest takes more, and says how many bytes. `None`: it wants no more.
@@ -122,7 +144,11 @@ impl Writer {
 
     /// Resolves once the guest wants no more, whether or not it has credit left.
     pub(crate) async fn stopped(&self) {
-        poll_fn(|cx| self.with(|place| place.exchange.poll_stopped(cx)).unwrap_or(Poll::Ready(()))).await;
+        poll_fn(|cx| {
+            self.with(|place| place.exchange.poll_stopped(cx))
+                .unwrap_or(Poll::Ready(()))
+        })
+        .await;
     }
 
     /// Sends data for which there is credit, at most `MAX_DATA` bytes. Waits for room. `false`: nobody wants it.
@@ -172,7 +198,10 @@ impl Writer {
         self.with(|place| {
             if place.exchange.open && !place.exchange.ended() {
                 place.exchange.fail(failure, &mut wakers);
-                self.link.control(Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED), b"the request's body failed");
+                self.link.control(
+                    Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED),
+                    b"the request's body failed",
+                );
                 place.watch.gave_up(self.link.now());
             }
         });

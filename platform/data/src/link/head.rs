@@ -41,8 +41,10 @@ fn fields_of(payload: &Bytes, fields: Fields<'_>) -> Result<HeaderMap, HeadError
         let (name, value) = field?;
         let name = HeaderName::from_bytes(name).map_err(|_| HeadError::Invalid)?;
         // Shares the payload instead of copying each value.
-        let value = HeaderValue::from_maybe_shared(payload.slice_ref(value)).map_err(|_| HeadError::Invalid)?;
-        map.try_append(name, value).map_err(|_| HeadError::TooMany(MAX_FIELDS))?;
+        let value = HeaderValue::from_maybe_shared(payload.slice_ref(value))
+            .map_err(|_| HeadError::Invalid)?;
+        map.try_append(name, value)
+            .map_err(|_| HeadError::TooMany(MAX_FIELDS))?;
     }
     Ok(map)
 }
@@ -96,7 +98,11 @@ impl<'b> FieldWriter<'b> {
     pub(crate) fn new(buffer: &'b mut Vec<u8>) -> Self {
         let start = buffer.len();
         buffer.u32(0);
-        FieldWriter { buffer, start, count: 0 }
+        FieldWriter {
+            buffer,
+            start,
+            count: 0,
+        }
     }
 
     /// Adds a field.
@@ -167,7 +173,10 @@ mod tests {
         assert_eq!(trailers(&buffer.into()), Err(HeadError::Malformed));
         let mut buffer = Vec::new();
         buffer.u32(u32::MAX);
-        assert_eq!(trailers(&buffer.into()), Err(HeadError::TooMany(MAX_FIELDS)));
+        assert_eq!(
+            trailers(&buffer.into()),
+            Err(HeadError::TooMany(MAX_FIELDS))
+        );
     }
 
     proptest! {

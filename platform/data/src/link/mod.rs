@@ -72,7 +72,10 @@ pub(crate) struct Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("app", &self.target.app).field("lost", &self.lost_because.get()).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("app", &self.target.app)
+            .field("lost", &self.lost_because.get())
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,7 +92,13 @@ impl Link {
     /// A link over `memory`; `wake` is the eventfd that wakes the guest.
     ///
     /// `gate` gets a permit back for each exchange that has ended on both sides.
-    pub(crate) fn new(target: Arc<Target>, gate: Arc<Semaphore>, memory: &Arc<RingMemory>, wake: OwnedFd, logs: Arc<dyn LogSink>) -> Arc<Self> {
+    pub(crate) fn new(
+        target: Arc<Target>,
+        gate: Arc<Semaphore>,
+        memory: &Arc<RingMemory>,
+        wake: OwnedFd,
+        logs: Arc<dyn LogSink>,
+    ) -> Arc<Self> {
         let count = target.limits.concurrency.max(1);
         Arc::new(Link {
             outbox: Outbox::new(HostRing::host_to_guest(memory), wake),
@@ -112,12 +121,20 @@ impl Link {
     /// Begins an incoming exchange: sends its encoded head, and `data` if the whole body is at hand.
     ///
     /// `whole`: the body ends with `data`. The caller has taken a permit of the gate, and gives it up if this succeeds.
-    pub(crate) fn begin(self: &Arc<Self>, head: &[u8], data: &[u8], whole: bool, request: Bytes) -> Result<Handle, BeginError> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        head: &[u8],
+        data: &[u8],
+        whole: bool,
+        request: Bytes,
+    ) -> Result<Handle, BeginError> {
         if self.lost.is_cancelled() {
             return Err(BeginError::Lost);
         }
         let index = lock(&self.free).pop().ok_or(BeginError::Full)?;
-        let Some(place) = self.places.get(index as usize) else { return Err(BeginError::Full) };
+        let Some(place) = self.places.get(index as usize) else {
+            return Err(BeginError::Full);
+        };
         let mut place = lock(place);
         place.exchange.begin(true, false);
         place.released = false;
@@ -164,7 +181,9 @@ impl Link {
     pub(crate) fn control(&self, header: Header, payload: &[u8]) {
         if self.outbox.send(header, payload).is_err() && !self.lost.is_cancelled() {
             // Not `lose`: an exchange may be locked here. The drain task finds the flag and does the rest.
-            let _ = self.lost_because.set("the guest does not read its ring, or garbled it".to_owned());
+            let _ = self
+                .lost_because
+                .set("the guest does not read its ring, or garbled it".to_owned());
             self.lost.cancel();
         }
     }
@@ -263,9 +282,14 @@ impl Link {
             match place.watch.check(now, &place.exchange, place.released) {
                 watch::Verdict::Fine => {}
                 watch::Verdict::Expired(deadline) => {
-                    place.exchange.fail(failure::Failure::Deadline(deadline), &mut wakers);
+                    place
+                        .exchange
+                        .fail(failure::Failure::Deadline(deadline), &mut wakers);
                     let stream = stream_of(u32::try_from(index).unwrap_or(u32::MAX));
-                    self.control(Header::new(Kind::Reset, stream, reset::DEADLINE), b"out of time");
+                    self.control(
+                        Header::new(Kind::Reset, stream, reset::DEADLINE),
+                        b"out of time",
+                    );
                 }
                 watch::Verdict::Overdue => overdue = true,
             }

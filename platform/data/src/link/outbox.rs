@@ -49,14 +49,26 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// A way over `ring`; `wake` is the eventfd that wakes the guest.
     pub(crate) fn new(ring: HostRing, wake: OwnedFd) -> Self {
-        let inner = Inner { producer: Producer::new(ring), pending: VecDeque::new() };
-        Outbox { inner: Mutex::new(inner), wake, room: Notify::new(), waiting: AtomicBool::new(false) }
+        let inner = Inner {
+            producer: Producer::new(ring),
+            pending: VecDeque::new(),
+        };
+        Outbox {
+            inner: Mutex::new(inner),
+            wake,
+            room: Notify::new(),
+            waiting: AtomicBool::new(false),
+        }
     }
 
     /// Sends a head or data if there is room now.
     pub(crate) fn try_send(&self, header: Header, payload: &[u8]) -> Result<(), OutboxError> {
         let mut inner = lock(&self.inner);
-        let wake = if inner.pending.is_empty() { inner.push(header, payload) } else { Err(OutboxError::Full) };
+        let wake = if inner.pending.is_empty() {
+            inner.push(header, payload)
+        } else {
+            Err(OutboxError::Full)
+        };
         if wake == Err(OutboxError::Full) {
             // Under the lock: a flush that follows sees it.
             self.waiting.store(true, Ordering::Release);
@@ -69,7 +81,11 @@ impl Outbox {
     /// Sends a small record, now or as soon as there is room.
     pub(crate) fn send(&self, header: Header, payload: &[u8]) -> Result<(), OutboxError> {
         let mut inner = lock(&self.inner);
-        let pushed = if inner.pending.is_empty() { inner.push(header, payload) } else { Err(OutboxError::Full) };
+        let pushed = if inner.pending.is_empty() {
+            inner.push(header, payload)
+        } else {
+            Err(OutboxError::Full)
+        };
         let wake = match pushed {
             Err(OutboxError::Full) if inner.pending.len() < MAX_PENDING => {
                 inner.pending.push_back((header, payload.to_vec()));

@@ -50,7 +50,11 @@ impl Watch {
     /// Looks at an exchange that is open.
     pub(crate) fn check(&mut self, now: u64, exchange: &Exchange, released: bool) -> Verdict {
         if let Some(by) = self.done_by {
-            return if now > by { Verdict::Overdue } else { Verdict::Fine };
+            return if now > by {
+                Verdict::Overdue
+            } else {
+                Verdict::Fine
+            };
         }
         if exchange.ended() && released && self.ended_at.is_none() {
             self.ended_at = Some(now);
@@ -59,7 +63,10 @@ impl Watch {
             Deadline::Head
         } else if self.ended_at.is_none() && now > self.wall_by {
             Deadline::Wall
-        } else if self.ended_at.is_some_and(|at| now > at.saturating_add(self.post_return).saturating_add(GRACE)) {
+        } else if self
+            .ended_at
+            .is_some_and(|at| now > at.saturating_add(self.post_return).saturating_add(GRACE))
+        {
             Deadline::PostReturn
         } else {
             return Verdict::Fine;
@@ -74,7 +81,12 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits { head_timeout_ms: 100, wall_ms: 1000, post_return_ms: 50, ..Limits::default() }
+        Limits {
+            head_timeout_ms: 100,
+            wall_ms: 1000,
+            post_return_ms: 50,
+            ..Limits::default()
+        }
     }
 
     #[test]
@@ -83,7 +95,10 @@ mod tests {
         exchange.begin(true, false);
         watch.begin(0, &limits());
         assert_eq!(watch.check(100, &exchange, false), Verdict::Fine);
-        assert_eq!(watch.check(101, &exchange, false), Verdict::Expired(Deadline::Head));
+        assert_eq!(
+            watch.check(101, &exchange, false),
+            Verdict::Expired(Deadline::Head)
+        );
         assert_eq!(watch.check(101 + GRACE, &exchange, false), Verdict::Fine);
         assert_eq!(watch.check(102 + GRACE, &exchange, false), Verdict::Overdue);
     }
@@ -95,6 +110,9 @@ mod tests {
         watch.begin(0, &limits());
         assert_eq!(watch.check(900, &exchange, true), Verdict::Fine);
         assert_eq!(watch.check(1500, &exchange, true), Verdict::Fine);
-        assert_eq!(watch.check(951 + GRACE, &exchange, true), Verdict::Expired(Deadline::PostReturn));
+        assert_eq!(
+            watch.check(951 + GRACE, &exchange, true),
+            Verdict::Expired(Deadline::PostReturn)
+        );
     }
 }

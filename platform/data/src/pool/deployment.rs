@@ -180,7 +180,11 @@ impl Deployment {
                 ended = self.run_vm(&worker, &shared) => ended,
                 () = self.stop.cancelled() => break,
             };
-            failures = if ended.is_ok() && began.elapsed() > HEALTHY { 0 } else { failures + 1 };
+            failures = if ended.is_ok() && began.elapsed() > HEALTHY {
+                0
+            } else {
+                failures + 1
+            };
             again = ended.is_ok() && failures <= MAX_FAILURES;
             // Requests wait while it is starting, and are told why where it is not.
             self.phase.send_replace(match ended {
@@ -203,7 +207,9 @@ impl Deployment {
     }
 
     async fn rest(&self, failures: u32) {
-        let pause = Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_PAUSE);
+        let pause = Duration::from_millis(20)
+            .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+            .min(MAX_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.stop.cancelled() => {}
@@ -212,26 +218,54 @@ impl Deployment {
 
     /// Makes a VM and serves with it until it is lost. An error: it never was ready.
     async fn run_vm(&self, worker: &Worker, shared: &Arc<Shared>) -> Result<(), WarmError> {
-        let unavailable = |what: &'static str| move |error: std::io::Error| WarmError::Unavailable(format!("{what}: {error}"));
+        let unavailable = |what: &'static str| {
+            move |error: std::io::Error| WarmError::Unavailable(format!("{what}: {error}"))
+        };
         let began = Instant::now();
-        let memory = RingMemory::create().map_err(|error| WarmError::Unavailable(error.to_string()))?;
-        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from);
+        let memory =
+            RingMemory::create().map_err(|error| WarmError::Unavailable(error.to_string()))?;
+        let event = || {
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from)
+        };
         let wake = event().map_err(unavailable("no eventfd"))?;
         let bell = event().map_err(unavailable("no eventfd"))?;
-        let artifact = std::fs::File::open(&self.target.artifact).map_err(unavailable("cannot open the artifact"))?;
+        let artifact = std::fs::File::open(&self.target.artifact)
+            .map_err(unavailable("cannot open the artifact"))?;
         let copy = |fd: &std::os::fd::OwnedFd| fd.try_clone().map_err(unavailable("no descriptor"));
-        let doorbell = watch_fd(copy(&bell)?).map_err(unavailable("cannot listen to the doorbell"))?;
-        let link = Link::new(Arc::clone(&self.target), Arc::clone(&self.gate), &memory, copy(&wake)?, Arc::clone(&shared.logs));
+        let doorbell =
+            watch_fd(copy(&bell)?).map_err(unavailable("cannot listen to the doorbell"))?;
+        let link = Link::new(
+            Arc::clone(&self.target),
+            Arc::clone(&self.gate),
+            &memory,
+            copy(&wake)?,
+            Arc::clone(&shared.logs),
+        );
         shared.watch(&link);
-        tokio::spawn(drain::run(Arc::clone(&link), Arc::clone(&memory), doorbell, Arc::clone(&shared.egress)));
+        tokio::spawn(drain::run(
+            Arc::clone(&link),
+            Arc::clone(&memory),
+            doorbell,
+            Arc::clone(&shared.egress),
+        ));
 
         let id = shared.next_vm();
         *lock(&self.vm) = Some(id);
-        let vm = Arc::new(Vm { link: Arc::clone(&link), setup: std::sync::OnceLock::new() });
-        let command = Command::CreateVm { vm: id, memory: self.target.limits.vm_memory_bytes, config: encode(&self.target) };
+        let vm = Arc::new(Vm {
+            link: Arc::clone(&link),
+            setup: std::sync::OnceLock::new(),
+        });
+        let command = Command::CreateVm {
+            vm: id,
+            memory: self.target.limits.vm_memory_bytes,
+            config: encode(&self.target),
+        };
         let fds = [artifact.as_fd(), memory.as_fd(), wake.as_fd(), bell.as_fd()];
         let guard = LoseOnDrop(Arc::clone(&link));
-        worker.create(id, Arc::clone(&vm), &command, &fds).await.map_err(|error| WarmError::Unavailable(error_chain(&error)))?;
+        worker
+            .create(id, Arc::clone(&vm), &command, &fds)
+            .await
+            .map_err(|error| WarmError::Unavailable(error_chain(&error)))?;
         drop((artifact, wake, bell));
 
         tokio::select! {
@@ -240,7 +274,10 @@ impl Deployment {
             () = link.lost.cancelled() => return Err(WarmError::Refused(link.reason().unwrap_or("the VM is lost").to_owned())),
             () = tokio::time::sleep(START_TIME) => return Err(WarmError::Timeout(START_TIME)),
         }
-        let report = WarmReport { setup: vm.setup.get().copied().unwrap_or_default(), ready: began.elapsed() };
+        let report = WarmReport {
+            setup: vm.setup.get().copied().unwrap_or_default(),
+            ready: began.elapsed(),
+        };
         self.link.store(Some(Arc::clone(&link)));
         self.phase.send_replace(Phase::Ready(report));
         link.lost.cancelled().await;
@@ -253,8 +290,12 @@ impl Deployment {
 
     async fn take_down(&self, worker: &Worker) {
         if let Some(link) = self.link.swap(None) {
-            self.past.requests.fetch_add(link.requests.load(Ordering::Relaxed), Ordering::Relaxed);
-            self.past.traps.fetch_add(link.traps.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.past
+                .requests
+                .fetch_add(link.requests.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.past
+                .traps
+                .fetch_add(link.traps.load(Ordering::Relaxed), Ordering::Relaxed);
             link.lose("it was stopped");
         }
         let vm = lock(&self.vm).take();
@@ -277,7 +318,10 @@ impl Deployment {
             Phase::Failed(_) => VmState::Lost,
         };
         let link = self.link.load();
-        let live = |count: fn(&Link) -> &AtomicU64| link.as_ref().map_or(0, |link| count(link).load(Ordering::Relaxed));
+        let live = |count: fn(&Link) -> &AtomicU64| {
+            link.as_ref()
+                .map_or(0, |link| count(link).load(Ordering::Relaxed))
+        };
         (
             state,
             self.past.requests.load(Ordering::Relaxed) + live(|link| &link.requests),

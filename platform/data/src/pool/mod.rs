@@ -73,15 +73,31 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// An empty pool; `executable` is what workers are started from.
-    pub(crate) fn new(executable: PathBuf, logs: Arc<dyn LogSink>, egress: Arc<dyn Outgoing>) -> Self {
-        let shared = Arc::new(Shared { logs, egress, next: AtomicU64::new(1), links: Mutex::default() });
+    pub(crate) fn new(
+        executable: PathBuf,
+        logs: Arc<dyn LogSink>,
+        egress: Arc<dyn Outgoing>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            logs,
+            egress,
+            next: AtomicU64::new(1),
+            links: Mutex::default(),
+        });
         tokio::spawn(Arc::clone(&shared).sweep());
-        Pool { shared, executable, workers: Mutex::default(), deployments: Mutex::default() }
+        Pool {
+            shared,
+            executable,
+            workers: Mutex::default(),
+            deployments: Mutex::default(),
+        }
     }
 
     fn worker(&self, tenant: &TenantName) -> Arc<Worker> {
         let mut workers = lock(&self.workers);
-        let worker = workers.entry(tenant.clone()).or_insert_with(|| Arc::new(Worker::new(tenant.clone(), self.executable.clone())));
+        let worker = workers
+            .entry(tenant.clone())
+            .or_insert_with(|| Arc::new(Worker::new(tenant.clone(), self.executable.clone())));
         Arc::clone(worker)
     }
 
@@ -124,13 +140,19 @@ impl Pool {
 
     /// Every VM and every worker. Waits half a second at most.
     pub(crate) async fn status(&self) -> DataStatus {
-        let deployments: Vec<Arc<Deployment>> = lock(&self.deployments).values().map(|entry| Arc::clone(&entry.deployment)).collect();
+        let deployments: Vec<Arc<Deployment>> = lock(&self.deployments)
+            .values()
+            .map(|entry| Arc::clone(&entry.deployment))
+            .collect();
         let workers: Vec<Arc<Worker>> = lock(&self.workers).values().cloned().collect();
-        let stats = futures_util::future::join_all(workers.iter().map(|worker| worker.stats())).await;
+        let stats =
+            futures_util::future::join_all(workers.iter().map(|worker| worker.stats())).await;
         let mut vms = Vec::with_capacity(deployments.len());
         for deployment in deployments {
             let (state, requests, traps, restores) = deployment.figures();
-            let stats = deployment.vm().and_then(|vm| stats.iter().find_map(|worker| worker.get(&vm)));
+            let stats = deployment
+                .vm()
+                .and_then(|vm| stats.iter().find_map(|worker| worker.get(&vm)));
             vms.push(VmStatus {
                 tenant: deployment.target.tenant.clone(),
                 app: deployment.target.app.clone(),
@@ -143,13 +165,18 @@ impl Pool {
                 resident_bytes: stats.map_or(0, |stats| stats.resident),
             });
         }
-        DataStatus { vms, workers: workers.iter().map(|worker| worker.status()).collect() }
+        DataStatus {
+            vms,
+            workers: workers.iter().map(|worker| worker.status()).collect(),
+        }
     }
 
     /// Stops everything.
     pub(crate) async fn shut_down(&self, deadline: Duration) {
         let deployments = std::mem::take(&mut *lock(&self.deployments));
-        let retired = deployments.values().map(|entry| entry.deployment.retire(deadline));
+        let retired = deployments
+            .values()
+            .map(|entry| entry.deployment.retire(deadline));
         futures_util::future::join_all(retired).await;
         for worker in lock(&self.workers).values() {
             worker.kill();

@@ -86,7 +86,13 @@ impl Worker {
     }
 
     /// Makes a VM; starts the process if there is none.
-    pub(crate) async fn create(&self, vm: VmId, entry: Arc<Vm>, command: &Command, fds: &[BorrowedFd<'_>]) -> Result<(), WorkerError> {
+    pub(crate) async fn create(
+        &self,
+        vm: VmId,
+        entry: Arc<Vm>,
+        command: &Command,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), WorkerError> {
         let process = self.process().await?;
         lock(&process.vms).insert(vm, Arc::clone(&entry));
         if process.gone.is_cancelled() {
@@ -114,12 +120,17 @@ impl Worker {
     /// Asks for figures of the VMs; what does not come in time is left out.
     pub(crate) async fn stats(&self) -> HashMap<VmId, VmStats> {
         let process = lock(&self.seen).clone();
-        let Some(process) = process else { return HashMap::new() };
+        let Some(process) = process else {
+            return HashMap::new();
+        };
         let came = process.stats_came.notified();
         if process.send(&Command::Stats, &[]).await.is_ok() {
             let _ = tokio::time::timeout(STATS_TIME, came).await;
         }
-        lock(&process.stats).iter().map(|stats| (stats.vm, *stats)).collect()
+        lock(&process.stats)
+            .iter()
+            .map(|stats| (stats.vm, *stats))
+            .collect()
     }
 
     /// The process as the status tells it.
@@ -127,7 +138,9 @@ impl Worker {
         let process = lock(&self.seen).clone();
         WorkerStatus {
             tenant: self.tenant.clone(),
-            pid: process.filter(|process| !process.gone.is_cancelled()).and_then(|process| process.pid),
+            pid: process
+                .filter(|process| !process.gone.is_cancelled())
+                .and_then(|process| process.pid),
             restarts: self.starts.load(Ordering::Relaxed).saturating_sub(1),
         }
     }
@@ -167,7 +180,10 @@ impl Worker {
             .kill_on_drop(true)
             .spawn()
             .map_err(WorkerError::Spawn)?;
-        let ready = ours.try_clone().and_then(|socket| watch_fd(socket.into_fd())).map_err(WorkerError::Spawn)?;
+        let ready = ours
+            .try_clone()
+            .and_then(|socket| watch_fd(socket.into_fd()))
+            .map_err(WorkerError::Spawn)?;
         let process = Arc::new(Process {
             socket: ours,
             ready,
@@ -274,7 +290,9 @@ impl Process {
 
 /// The pause before a start that follows `failures` that did not last.
 fn pause(failures: u32) -> Duration {
-    Duration::from_millis(50).saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_PAUSE)
+    Duration::from_millis(50)
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+        .min(MAX_PAUSE)
 }
 
 /// Hands the worker's own words on to the log of the node.

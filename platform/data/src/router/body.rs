@@ -51,12 +51,20 @@ pub(crate) struct GuestBody {
 impl Body {
     /// A body of bytes that are at hand.
     pub(crate) fn full(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Body::Empty } else { Body::Whole(Some(bytes), None) }
+        if bytes.is_empty() {
+            Body::Empty
+        } else {
+            Body::Whole(Some(bytes), None)
+        }
     }
 
     /// The body that the guest sends; `length` is what the head says of it.
     pub(crate) fn guest(handle: Handle, length: Option<u64>, hold: Hold) -> Self {
-        Body::Guest(GuestBody { handle, remaining: length, _hold: hold })
+        Body::Guest(GuestBody {
+            handle,
+            remaining: length,
+            _hold: hold,
+        })
     }
 }
 
@@ -76,7 +84,9 @@ impl GuestBody {
                 }
                 Some(Ok(Frame::data(data)))
             }
-            Part::End(_) if self.remaining.is_some_and(|rest| rest > 0) => Some(Err(BodyError::Length)),
+            Part::End(_) if self.remaining.is_some_and(|rest| rest > 0) => {
+                Some(Err(BodyError::Length))
+            }
             Part::End(None) => None,
             Part::End(Some(encoded)) => match decode_trailers(&encoded) {
                 Some(trailers) if trailers.is_empty() => None,
@@ -98,12 +108,17 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = match &mut *self {
             Body::Empty => None,
             Body::Whole(data, trailers) => match data.take() {
                 Some(data) => Some(Ok(Frame::data(data))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                None => trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
             },
             Body::Guest(guest) => match std::task::ready!(guest.poll(cx)) {
                 Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
@@ -124,9 +139,13 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Empty => SizeHint::with_exact(0),
-            Body::Whole(data, None) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Body::Whole(data, None) => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
+            }
             Body::Whole(_, Some(_)) => SizeHint::default(),
-            Body::Guest(guest) => guest.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Body::Guest(guest) => guest
+                .remaining
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

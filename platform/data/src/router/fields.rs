@@ -31,7 +31,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Fields about the client's way here: said by this router, and by nobody else.
 fn is_forwarding(name: &HeaderName) -> bool {
-    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name.as_str() == "x-real-ip"
+    *name == header::FORWARDED
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str() == "x-real-ip"
 }
 
 /// Whether a field of `Connection` names `name`.
@@ -40,36 +42,62 @@ fn is_named(connection: &HeaderMap, name: &HeaderName) -> bool {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+        .any(|option| {
+            option
+                .trim_ascii()
+                .eq_ignore_ascii_case(name.as_str().as_bytes())
+        })
 }
 
 /// Whether the client takes trailers.
 pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::TE).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    values.any(|coding| coding.split(|&byte| byte == b';').next().is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers")))
+    let mut values = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    values.any(|coding| {
+        coding
+            .split(|&byte| byte == b';')
+            .next()
+            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
 }
 
 /// The host and port that a request is for, as its client wrote them.
-pub(crate) fn authority<'r>(version: Version, uri: &'r Uri, headers: &'r HeaderMap) -> Result<&'r str, Reject> {
+pub(crate) fn authority<'r>(
+    version: Version,
+    uri: &'r Uri,
+    headers: &'r HeaderMap,
+) -> Result<&'r str, Reject> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Reject::Malformed("there is more than one Host field"));
     }
     let host = match host {
-        Some(value) => Some(value.to_str().map_err(|_| Reject::Malformed("the Host field is no host"))?),
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_| Reject::Malformed("the Host field is no host"))?,
+        ),
         None => None,
     };
     let authority = match (uri.authority(), host) {
-        (Some(authority), Some(host)) if version == Version::HTTP_2 && !authority.as_str().eq_ignore_ascii_case(host) => {
+        (Some(authority), Some(host))
+            if version == Version::HTTP_2 && !authority.as_str().eq_ignore_ascii_case(host) =>
+        {
             return Err(Reject::Malformed("the Host field and :authority differ"));
         }
-        (Some(_), None) if version == Version::HTTP_11 => return Err(Reject::Malformed("there is no Host field")),
+        (Some(_), None) if version == Version::HTTP_11 => {
+            return Err(Reject::Malformed("there is no Host field"));
+        }
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
         (None, None) => return Err(Reject::Malformed("there is no Host field")),
     };
-    host_of(authority).map(|_| authority).ok_or(Reject::Malformed("the host is no host"))
+    host_of(authority)
+        .map(|_| authority)
+        .ok_or(Reject::Malformed("the host is no host"))
 }
 
 /// The host in `HOST[:PORT]`. `None`: it is none.
@@ -78,7 +106,14 @@ pub(crate) fn host_of(authority: &str) -> Option<&str> {
         Some(rest) => {
             let (inside, rest) = rest.split_once(']')?;
             inside.parse::<std::net::Ipv6Addr>().ok()?;
-            (authority.get(..inside.len() + 2)?, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+            (
+                authority.get(..inside.len() + 2)?,
+                if rest.is_empty() {
+                    None
+                } else {
+                    Some(rest.strip_prefix(':')?)
+                },
+            )
         }
         None => match authority.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -87,7 +122,8 @@ pub(crate) fn host_of(authority: &str) -> Option<&str> {
     };
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
     let named = host.starts_with('[') || (!host.is_empty() && host.bytes().all(fits));
-    let numbered = port.is_none_or(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()));
+    let numbered =
+        port.is_none_or(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()));
     (named && numbered).then_some(host)
 }
 
@@ -98,32 +134,54 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Reject> 
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
-        && (codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && (codings.next().is_some()
+            || !coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked"))
     {
         return Err(Reject::Coding);
     }
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(Reject::Malformed("there are both Content-Length and Transfer-Encoding"));
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(Reject::Malformed(
+            "there are both Content-Length and Transfer-Encoding",
+        ));
     }
-    content_length(headers).map_err(|()| Reject::Malformed("the Content-Length field is no length"))?;
+    content_length(headers)
+        .map_err(|()| Reject::Malformed("the Content-Length field is no length"))?;
     Ok(())
 }
 
 /// The length that a head announces. `Err`: several, or none that can be.
 pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     let digits = value.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || values.any(|other| other != value) {
+    if digits.is_empty()
+        || !digits.iter().all(u8::is_ascii_digit)
+        || values.any(|other| other != value)
+    {
         return Err(());
     }
-    value.to_str().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(())
+    value
+        .to_str()
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .map(Some)
+        .ok_or(())
 }
 
 /// Whether the client's own id of its request may be used: short, and harmless in any log.
 pub(crate) fn usable_id(value: &HeaderValue) -> bool {
     let id = value.as_bytes();
-    (1..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+    (1..=64).contains(&id.len())
+        && id
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
 }
 
 /// Where a request comes from, as the fields about it say it.
@@ -139,9 +197,15 @@ pub(crate) struct Origin<'a> {
 }
 
 /// Writes the fields that a component gets.
-pub(crate) fn write_request(buffer: &mut Vec<u8>, version: Version, headers: &HeaderMap, origin: &Origin<'_>) {
+pub(crate) fn write_request(
+    buffer: &mut Vec<u8>,
+    version: Version,
+    headers: &HeaderMap,
+    origin: &Origin<'_>,
+) {
     let has_connection = headers.contains_key(header::CONNECTION);
-    let join_cookies = version == Version::HTTP_2 && headers.get_all(header::COOKIE).iter().nth(1).is_some();
+    let join_cookies =
+        version == Version::HTTP_2 && headers.get_all(header::COOKIE).iter().nth(1).is_some();
     let mut fields = FieldWriter::new(buffer);
     for (name, value) in headers {
         let held_back = is_hop_by_hop(name)
@@ -156,7 +220,11 @@ pub(crate) fn write_request(buffer: &mut Vec<u8>, version: Version, headers: &He
     }
     if join_cookies {
         // RFC 9113 §8.2.3: crumbs are put together before they leave HTTP/2.
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let crumbs: Vec<&[u8]> = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
         fields.put(header::COOKIE.as_str(), &crumbs.join(&b"; "[..]));
     }
     if takes_trailers(headers) {
@@ -167,7 +235,13 @@ pub(crate) fn write_request(buffer: &mut Vec<u8>, version: Version, headers: &He
     fields.put("x-forwarded-host", origin.authority.as_bytes());
     fields.put_parts(
         "forwarded",
-        &[b"for=", origin.node.as_bytes(), b";host=\"", origin.authority.as_bytes(), b"\";proto=http"],
+        &[
+            b"for=",
+            origin.node.as_bytes(),
+            b";host=\"",
+            origin.authority.as_bytes(),
+            b"\";proto=http",
+        ],
     );
     fields.put(REQUEST_ID.as_str(), origin.id);
     fields.finish();
@@ -176,7 +250,11 @@ pub(crate) fn write_request(buffer: &mut Vec<u8>, version: Version, headers: &He
 /// Removes from a head what must not pass: of a guest's response, or of an upstream's.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers.keys().filter(|name| is_named(headers, name)).cloned().collect();
+        let named: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| is_named(headers, name))
+            .cloned()
+            .collect();
         for name in named {
             headers.remove(name);
         }
@@ -189,7 +267,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Removes from trailers what belongs into a head only.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    for name in [header::HOST, header::CONTENT_LENGTH, header::TRAILER, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::SET_COOKIE] {
+    for name in [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRAILER,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::SET_COOKIE,
+    ] {
         trailers.remove(name);
     }
 }
@@ -204,14 +289,25 @@ pub(crate) enum Framing {
 }
 
 /// Makes a guest's head one that may be sent, and says how its body is to be.
-pub(crate) fn response(method: &Method, status: StatusCode, headers: &mut HeaderMap) -> Result<Framing, Reject> {
+pub(crate) fn response(
+    method: &Method,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+) -> Result<Framing, Reject> {
     if status.is_informational() {
-        return Err(Reject::BadResponse("the component answered with an interim status, which is none to end with"));
+        return Err(Reject::BadResponse(
+            "the component answered with an interim status, which is none to end with",
+        ));
     }
     strip_hop_by_hop(headers);
-    let length = content_length(headers).map_err(|()| Reject::BadResponse("the response's content-length is no length"))?;
+    let length = content_length(headers)
+        .map_err(|()| Reject::BadResponse("the response's content-length is no length"))?;
     if let Some(length) = length
-        && headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+        && headers
+            .get_all(header::CONTENT_LENGTH)
+            .iter()
+            .nth(1)
+            .is_some()
     {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
@@ -227,9 +323,14 @@ pub(crate) fn response(method: &Method, status: StatusCode, headers: &mut Header
 
 /// Bytes and number of fields of a request's head, as HTTP/1.1 would write it.
 pub(crate) fn size(method: &Method, uri: &Uri, headers: &HeaderMap) -> (usize, usize) {
-    let target = uri.path_and_query().map_or(1, |target| target.as_str().len());
+    let target = uri
+        .path_and_query()
+        .map_or(1, |target| target.as_str().len());
     let line = method.as_str().len() + target + 12;
-    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum::<usize>();
     (line + fields, headers.len())
 }
 

@@ -53,7 +53,9 @@ async fn carry(body: &mut Incoming, writer: &Writer, limit: u64) -> Result<(), B
                 }
             }
             Err(frame) => {
-                let Ok(mut trailers) = frame.into_trailers() else { continue };
+                let Ok(mut trailers) = frame.into_trailers() else {
+                    continue;
+                };
                 fields::strip_trailers(&mut trailers);
                 let mut encoded = Vec::new();
                 head::write_trailers(&mut encoded, &trailers);
@@ -70,7 +72,9 @@ async fn carry(body: &mut Incoming, writer: &Writer, limit: u64) -> Result<(), B
 /// Sends `data` in pieces for which there is credit. `false`: nobody wants more.
 async fn send(writer: &Writer, mut data: &[u8]) -> bool {
     while !data.is_empty() {
-        let Some(credit) = writer.credit().await else { return false };
+        let Some(credit) = writer.credit().await else {
+            return false;
+        };
         let length = data.len().min(credit as usize).min(MAX_DATA);
         let (piece, rest) = data.split_at(length);
         if !writer.data(piece).await {

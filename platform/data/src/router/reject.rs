@@ -66,48 +66,185 @@ impl Reject {
     pub(crate) fn of(failure: &Failure, limits: &Limits) -> Reject {
         match failure {
             Failure::Lost => Reject::Lost,
-            Failure::Deadline(Deadline::Head) => Reject::Deadline("head_timeout_ms", limits.head_timeout_ms),
+            Failure::Deadline(Deadline::Head) => {
+                Reject::Deadline("head_timeout_ms", limits.head_timeout_ms)
+            }
             Failure::Deadline(Deadline::Wall) => Reject::Deadline("wall_ms", limits.wall_ms),
-            Failure::Deadline(Deadline::PostReturn) => Reject::Deadline("post_return_ms", limits.post_return_ms),
+            Failure::Deadline(Deadline::PostReturn) => {
+                Reject::Deadline("post_return_ms", limits.post_return_ms)
+            }
             Failure::Body(BadBody::TooLarge) => Reject::BodyTooLarge(limits.request_body_bytes),
             Failure::Body(BadBody::Slow) => Reject::SlowBody,
-            Failure::Body(BadBody::Malformed) => Reject::Malformed("the body is not framed as HTTP wants it, or ends early"),
+            Failure::Body(BadBody::Malformed) => {
+                Reject::Malformed("the body is not framed as HTTP wants it, or ends early")
+            }
             Failure::NoResponse(outcome::TRAP) | Failure::Guest(reset::TRAP, _) => Reject::Trapped,
-            Failure::NoResponse(outcome::CPU) | Failure::Guest(reset::CPU, _) => Reject::Cpu(limits.cpu_ms),
-            Failure::NoResponse(outcome::MEMORY) | Failure::Guest(reset::MEMORY, _) => Reject::Memory(limits.memory_bytes),
-            Failure::NoResponse(outcome::BUSY) | Failure::Guest(reset::BUSY, _) => Reject::GuestBusy,
+            Failure::NoResponse(outcome::CPU) | Failure::Guest(reset::CPU, _) => {
+                Reject::Cpu(limits.cpu_ms)
+            }
+            Failure::NoResponse(outcome::MEMORY) | Failure::Guest(reset::MEMORY, _) => {
+                Reject::Memory(limits.memory_bytes)
+            }
+            Failure::NoResponse(outcome::BUSY) | Failure::Guest(reset::BUSY, _) => {
+                Reject::GuestBusy
+            }
             Failure::NoResponse(_) | Failure::Guest(reset::NO_RESPONSE, _) => Reject::NoResponse,
-            Failure::Guest(reset::HEAD_TOO_LARGE, _) => Reject::ResponseHeadTooLarge(limits.head_bytes),
-            Failure::Guest(reset::BODY_INCOMPLETE, _) => Reject::BadResponse("the component ended its body early"),
-            Failure::Guest(code, text) => Reject::Errored(*code, String::from_utf8_lossy(text).into_owned()),
+            Failure::Guest(reset::HEAD_TOO_LARGE, _) => {
+                Reject::ResponseHeadTooLarge(limits.head_bytes)
+            }
+            Failure::Guest(reset::BODY_INCOMPLETE, _) => {
+                Reject::BadResponse("the component ended its body early")
+            }
+            Failure::Guest(code, text) => {
+                Reject::Errored(*code, String::from_utf8_lossy(text).into_owned())
+            }
         }
     }
 
     /// Status, code, title and detail.
     fn row(&self) -> (u16, &'static str, &'static str, String) {
         match self {
-            Reject::Malformed(what) => (400, "malformed-request", "Malformed request", (*what).to_owned()),
-            Reject::UnknownHost(host) => (404, "app-not-found", "No such app", format!("no app answers to the host {host:?}")),
-            Reject::HeadTooLarge(limit) => (431, "head-too-large", "Head too large", format!("the head of the request is larger than {limit} bytes (limit head_bytes)")),
-            Reject::TooManyFields(limit) => (431, "too-many-fields", "Too many header fields", format!("the request has more than {limit} header fields (limit header_count)")),
-            Reject::TargetTooLong(limit) => (414, "target-too-long", "Request target too long", format!("the request's target is longer than {limit} bytes (limit head_bytes)")),
-            Reject::BodyTooLarge(limit) => (413, "body-too-large", "Body too large", format!("the request's body is longer than {limit} bytes (limit request_body_bytes)")),
-            Reject::SlowBody => (408, "slow-body", "Body too slow", "nothing of the request's body came for too long".to_owned()),
-            Reject::Connect => (501, "connect-not-supported", "CONNECT is not supported", "apps answer requests, they are no proxies".to_owned()),
-            Reject::Coding => (501, "coding-not-supported", "Transfer coding not supported", "the only transfer coding is chunked".to_owned()),
-            Reject::Busy(running, waiting) => (503, "too-many-requests-in-flight", "Too many requests", format!("{running} requests of this app run and {waiting} wait (limits concurrency and queue)")),
-            Reject::Waited(time) => (503, "queue-timeout", "Too many requests", format!("the request waited {} s for its turn (limit concurrency)", time.as_secs())),
-            Reject::NotReady(why) => (503, "sandbox-not-ready", "The app is not ready", format!("its sandbox does not run: {why}")),
-            Reject::RingFull => (503, "sandbox-full", "The app takes no more requests now", "its sandbox did not take the request in time".to_owned()),
-            Reject::Lost => (502, "sandbox-lost", "The sandbox was lost", "the sandbox broke while it had the request; it is being made anew".to_owned()),
-            Reject::Deadline(limit, ms) => (504, "deadline", "Out of time", format!("the component took longer than {ms} ms (limit {limit})")),
-            Reject::Trapped => (502, "component-trapped", "The component trapped", "the component failed; its log says more".to_owned()),
-            Reject::NoResponse => (502, "no-response", "No response", "the component ended without a response".to_owned()),
-            Reject::Errored(code, text) => (502, "component-error", "The component gave an error", format!("the component answered with an error: {text} (code {code})")),
-            Reject::Cpu(ms) => (504, "cpu-limit", "Out of processor time", format!("the component used more than {ms} ms of processor time (limit cpu_ms)")),
-            Reject::Memory(bytes) => (503, "memory-limit", "Out of memory", format!("there was no memory for the request (limits memory_bytes, which is {bytes}, and vm_memory_bytes)")),
-            Reject::GuestBusy => (503, "sandbox-full", "The app takes no more requests now", "its sandbox has no room for one more request".to_owned()),
-            Reject::ResponseHeadTooLarge(limit) => (502, "response-head-too-large", "Response head too large", format!("the head of the response is larger than {limit} bytes (limit head_bytes)")),
+            Reject::Malformed(what) => (
+                400,
+                "malformed-request",
+                "Malformed request",
+                (*what).to_owned(),
+            ),
+            Reject::UnknownHost(host) => (
+                404,
+                "app-not-found",
+                "No such app",
+                format!("no app answers to the host {host:?}"),
+            ),
+            Reject::HeadTooLarge(limit) => (
+                431,
+                "head-too-large",
+                "Head too large",
+                format!("the head of the request is larger than {limit} bytes (limit head_bytes)"),
+            ),
+            Reject::TooManyFields(limit) => (
+                431,
+                "too-many-fields",
+                "Too many header fields",
+                format!("the request has more than {limit} header fields (limit header_count)"),
+            ),
+            Reject::TargetTooLong(limit) => (
+                414,
+                "target-too-long",
+                "Request target too long",
+                format!("the request's target is longer than {limit} bytes (limit head_bytes)"),
+            ),
+            Reject::BodyTooLarge(limit) => (
+                413,
+                "body-too-large",
+                "Body too large",
+                format!(
+                    "the request's body is longer than {limit} bytes (limit request_body_bytes)"
+                ),
+            ),
+            Reject::SlowBody => (
+                408,
+                "slow-body",
+                "Body too slow",
+                "nothing of the request's body came for too long".to_owned(),
+            ),
+            Reject::Connect => (
+                501,
+                "connect-not-supported",
+                "CONNECT is not supported",
+                "apps answer requests, they are no proxies".to_owned(),
+            ),
+            Reject::Coding => (
+                501,
+                "coding-not-supported",
+                "Transfer coding not supported",
+                "the only transfer coding is chunked".to_owned(),
+            ),
+            Reject::Busy(running, waiting) => (
+                503,
+                "too-many-requests-in-flight",
+                "Too many requests",
+                format!(
+                    "{running} requests of this app run and {waiting} wait (limits concurrency and queue)"
+                ),
+            ),
+            Reject::Waited(time) => (
+                503,
+                "queue-timeout",
+                "Too many requests",
+                format!(
+                    "the request waited {} s for its turn (limit concurrency)",
+                    time.as_secs()
+                ),
+            ),
+            Reject::NotReady(why) => (
+                503,
+                "sandbox-not-ready",
+                "The app is not ready",
+                format!("its sandbox does not run: {why}"),
+            ),
+            Reject::RingFull => (
+                503,
+                "sandbox-full",
+                "The app takes no more requests now",
+                "its sandbox did not take the request in time".to_owned(),
+            ),
+            Reject::Lost => (
+                502,
+                "sandbox-lost",
+                "The sandbox was lost",
+                "the sandbox broke while it had the request; it is being made anew".to_owned(),
+            ),
+            Reject::Deadline(limit, ms) => (
+                504,
+                "deadline",
+                "Out of time",
+                format!("the component took longer than {ms} ms (limit {limit})"),
+            ),
+            Reject::Trapped => (
+                502,
+                "component-trapped",
+                "The component trapped",
+                "the component failed; its log says more".to_owned(),
+            ),
+            Reject::NoResponse => (
+                502,
+                "no-response",
+                "No response",
+                "the component ended without a response".to_owned(),
+            ),
+            Reject::Errored(code, text) => (
+                502,
+                "component-error",
+                "The component gave an error",
+                format!("the component answered with an error: {text} (code {code})"),
+            ),
+            Reject::Cpu(ms) => (
+                504,
+                "cpu-limit",
+                "Out of processor time",
+                format!("the component used more than {ms} ms of processor time (limit cpu_ms)"),
+            ),
+            Reject::Memory(bytes) => (
+                503,
+                "memory-limit",
+                "Out of memory",
+                format!(
+                    "there was no memory for the request (limits memory_bytes, which is {bytes}, and vm_memory_bytes)"
+                ),
+            ),
+            Reject::GuestBusy => (
+                503,
+                "sandbox-full",
+                "The app takes no more requests now",
+                "its sandbox has no room for one more request".to_owned(),
+            ),
+            Reject::ResponseHeadTooLarge(limit) => (
+                502,
+                "response-head-too-large",
+                "Response head too large",
+                format!("the head of the response is larger than {limit} bytes (limit head_bytes)"),
+            ),
             Reject::BadResponse(what) => (502, "bad-response", "Bad response", (*what).to_owned()),
         }
     }
@@ -116,7 +253,11 @@ impl Reject {
     pub(crate) fn problem(&self, request: &str) -> Problem {
         let (status, code, title, detail) = self.row();
         let problem = Problem::new(status, code, title, detail);
-        if request.is_empty() { problem } else { problem.with_request_id(request) }
+        if request.is_empty() {
+            problem
+        } else {
+            problem.with_request_id(request)
+        }
     }
 
     /// The response, without the request's id in its head.
@@ -124,15 +265,27 @@ impl Reject {
         let problem = self.problem(request);
         let json = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = Response::new(Body::full(json.into()));
-        *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(platform_model::problem::CONTENT_TYPE));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(platform_model::problem::CONTENT_TYPE),
+        );
         match self {
-            Reject::Busy(..) | Reject::Waited(_) | Reject::NotReady(_) | Reject::RingFull | Reject::GuestBusy | Reject::Memory(_) => {
+            Reject::Busy(..)
+            | Reject::Waited(_)
+            | Reject::NotReady(_)
+            | Reject::RingFull
+            | Reject::GuestBusy
+            | Reject::Memory(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Reject::Connect => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+                headers.insert(
+                    ALLOW,
+                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+                );
             }
             _ => {}
         }

@@ -44,7 +44,12 @@ pub(crate) struct Scanner {
 
 impl Default for Scanner {
     fn default() -> Self {
-        Scanner { state: State::Head(Head::default()), line: Vec::new(), heads: 0, smuggled: None }
+        Scanner {
+            state: State::Head(Head::default()),
+            line: Vec::new(),
+            heads: 0,
+            smuggled: None,
+        }
     }
 }
 
@@ -60,11 +65,17 @@ impl Scanner {
             match &mut self.state {
                 State::Blind => return,
                 State::Skip { left, chunked } => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
                     *left -= take as u64;
                     bytes = bytes.get(take..).unwrap_or_default();
                     if *left == 0 {
-                        self.state = if *chunked { State::ChunkEnd } else { State::Head(Head::default()) };
+                        self.state = if *chunked {
+                            State::ChunkEnd
+                        } else {
+                            State::Head(Head::default())
+                        };
                     }
                 }
                 _ => bytes = self.take_line(bytes),
@@ -110,7 +121,10 @@ impl Scanner {
                 match (head.chunked, head.length) {
                     (true, _) => State::ChunkSize,
                     (false, None | Some(0)) => State::Head(Head::default()),
-                    (false, Some(left)) => State::Skip { left, chunked: false },
+                    (false, Some(left)) => State::Skip {
+                        left,
+                        chunked: false,
+                    },
                 }
             }
             State::Head(head) => {
@@ -122,7 +136,10 @@ impl Scanner {
             }
             State::ChunkSize => match chunk_size(line) {
                 Some(0) => State::Trailers,
-                Some(left) => State::Skip { left, chunked: true },
+                Some(left) => State::Skip {
+                    left,
+                    chunked: true,
+                },
                 None => State::Blind,
             },
             State::ChunkEnd if line.is_empty() => State::ChunkSize,
@@ -138,12 +155,16 @@ fn on_field(head: &mut Head, line: &[u8]) {
     if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
         return;
     }
-    let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
+    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+        return;
+    };
     let (name, value) = line.split_at(colon);
     let value = value.get(1..).unwrap_or_default().trim_ascii();
     if name.eq_ignore_ascii_case(b"content-length") {
         // What is no number hyper refuses; here it only has to count as present.
-        let length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+        let length = std::str::from_utf8(value)
+            .ok()
+            .and_then(|digits| digits.parse().ok());
         head.length = Some(length.unwrap_or(0));
     } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
         head.chunked = true;
@@ -153,7 +174,11 @@ fn on_field(head: &mut Head, line: &[u8]) {
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii();
     let digits = std::str::from_utf8(digits).ok()?;
-    if digits.starts_with('+') { None } else { u64::from_str_radix(digits, 16).ok() }
+    if digits.starts_with('+') {
+        None
+    } else {
+        u64::from_str_radix(digits, 16).ok()
+    }
 }
 
 #[cfg(test)]
@@ -175,7 +200,11 @@ mod tests {
             POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nab\r\n\r\r\n0\r\nt: u\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\nGET /";
         for step in [1, 2, 7, 1000] {
             let scanner = scan(bytes, step);
-            assert_eq!((scanner.heads, scanner.smuggled, scanner.in_head()), (3, None, true), "in steps of {step}");
+            assert_eq!(
+                (scanner.heads, scanner.smuggled, scanner.in_head()),
+                (3, None, true),
+                "in steps of {step}"
+            );
         }
     }
 

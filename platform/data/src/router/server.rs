@@ -65,7 +65,8 @@ impl Server {
             match accepted {
                 Ok((stream, address)) => {
                     number += 1;
-                    self.tasks.spawn(Arc::clone(&self).connection(number, stream, address));
+                    self.tasks
+                        .spawn(Arc::clone(&self).connection(number, stream, address));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
@@ -128,7 +129,10 @@ impl Server {
             }
         });
         let mut connection = builder.serve_connection(wire, answer);
-        let ended = until_closed(&mut connection, closed, |connection| connection.graceful_shutdown()).await;
+        let ended = until_closed(&mut connection, closed, |connection| {
+            connection.graceful_shutdown()
+        })
+        .await;
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
             if error.is_timeout() && begun.in_head() {
@@ -151,14 +155,22 @@ impl Server {
             async move { Ok::<_, Infallible>(service.answer(&peer, request).await) }
         });
         let mut connection = builder.serve_connection(wire, answer);
-        if let Err(error) = until_closed(&mut connection, closed, |connection| connection.graceful_shutdown()).await {
+        if let Err(error) = until_closed(&mut connection, closed, |connection| {
+            connection.graceful_shutdown()
+        })
+        .await
+        {
             tracing::debug!(%error, "connection ended");
         }
     }
 }
 
 /// Drives a connection to its end; asked to close, it takes no more requests.
-async fn until_closed<C, E>(connection: &mut C, closed: oneshot::Receiver<()>, shut_down: impl Fn(Pin<&mut C>)) -> Result<(), E>
+async fn until_closed<C, E>(
+    connection: &mut C,
+    closed: oneshot::Receiver<()>,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>> + Unpin,
 {
@@ -179,6 +191,13 @@ where
 
 fn peer(address: IpAddr) -> Peer {
     let address = address.to_canonical();
-    let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
-    Peer { address: address.to_string(), node }
+    let node = if address.is_ipv6() {
+        format!("\"[{address}]\"")
+    } else {
+        address.to_string()
+    };
+    Peer {
+        address: address.to_string(),
+        node,
+    }
 }

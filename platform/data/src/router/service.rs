@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -60,17 +60,28 @@ impl Service {
         let mut seed = [0; 8];
         // Without randomness ids still are unique within this process.
         let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
-        Service { table: ArcSwap::default(), ids: AtomicU64::new(0), ids_base: u64::from_le_bytes(seed) }
+        Service {
+            table: ArcSwap::default(),
+            ids: AtomicU64::new(0),
+            ids_base: u64::from_le_bytes(seed),
+        }
     }
 
     fn make_id(&self) -> Bytes {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         // A bijection of the counter: never the same twice, and no counting for strangers.
-        let n = self.ids.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.ids_base;
+        let n = self
+            .ids
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            ^ self.ids_base;
         let mut id = [0; 16];
         for (place, digit) in id.iter_mut().enumerate() {
             let nibble = (n >> (60 - 4 * place)) & 15;
-            *digit = DIGITS.get(usize::try_from(nibble).unwrap_or(0)).copied().unwrap_or(b'0');
+            *digit = DIGITS
+                .get(usize::try_from(nibble).unwrap_or(0))
+                .copied()
+                .unwrap_or(b'0');
         }
         Bytes::copy_from_slice(&id)
     }
@@ -100,7 +111,13 @@ impl Service {
         response
     }
 
-    async fn exchange(&self, peer: &Peer, parts: &Parts, body: Incoming, id: &Bytes) -> Result<Response<Body>, Reject> {
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        body: Incoming,
+        id: &Bytes,
+    ) -> Result<Response<Body>, Reject> {
         let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
         fields::check(&parts.method, &parts.headers)?;
         let hold = self.route(authority)?;
@@ -108,12 +125,24 @@ impl Service {
         check_limits(parts, &body, deployment)?;
 
         let whole = body.is_end_stream();
-        let origin = Origin { address: &peer.address, node: &peer.node, authority, id };
+        let origin = Origin {
+            address: &peer.address,
+            node: &peer.node,
+            authority,
+            id,
+        };
         let handle = begin(deployment, parts, &origin, whole, id).await?;
         if !whole {
-            tokio::spawn(pump::run(body, handle.writer(), deployment.target.limits.request_body_bytes));
+            tokio::spawn(pump::run(
+                body,
+                handle.writer(),
+                deployment.target.limits.request_body_bytes,
+            ));
         }
-        let raw = handle.head().await.map_err(|failure| Reject::of(&failure, &deployment.target.limits))?;
+        let raw = handle
+            .head()
+            .await
+            .map_err(|failure| Reject::of(&failure, &deployment.target.limits))?;
         respond(parts, handle, raw, hold).await
     }
 
@@ -139,9 +168,16 @@ fn check_limits(parts: &Parts, body: &Incoming, deployment: &Deployment) -> Resu
         return Err(Reject::TooManyFields(limits.header_count));
     }
     if bytes > limits.head_bytes as usize {
-        let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
         let only_target = target > limits.head_bytes as usize;
-        return Err(if only_target { Reject::TargetTooLong(limits.head_bytes) } else { Reject::HeadTooLarge(limits.head_bytes) });
+        return Err(if only_target {
+            Reject::TargetTooLong(limits.head_bytes)
+        } else {
+            Reject::HeadTooLarge(limits.head_bytes)
+        });
     }
     if body.size_hint().lower() > limits.request_body_bytes {
         return Err(Reject::BodyTooLarge(limits.request_body_bytes));
@@ -150,7 +186,13 @@ fn check_limits(parts: &Parts, body: &Incoming, deployment: &Deployment) -> Resu
 }
 
 /// Waits for a turn and for a VM, and hands the request over.
-async fn begin(deployment: &Arc<Deployment>, parts: &Parts, origin: &Origin<'_>, whole: bool, id: &Bytes) -> Result<Handle, Reject> {
+async fn begin(
+    deployment: &Arc<Deployment>,
+    parts: &Parts,
+    origin: &Origin<'_>,
+    whole: bool,
+    id: &Bytes,
+) -> Result<Handle, Reject> {
     take_turn(deployment).await?;
     // From here a permit is ours, until an exchange takes it over.
     let permit = Permit(deployment);
@@ -162,7 +204,11 @@ async fn begin(deployment: &Arc<Deployment>, parts: &Parts, origin: &Origin<'_>,
         let begun = ENCODED.with_borrow_mut(|buffer| {
             buffer.clear();
             encode(buffer, parts, origin);
-            if buffer.len() > MAX_PAYLOAD { None } else { Some(link.begin(buffer, &[], whole, id.clone())) }
+            if buffer.len() > MAX_PAYLOAD {
+                None
+            } else {
+                Some(link.begin(buffer, &[], whole, id.clone()))
+            }
         });
         match begun {
             None => return Err(Reject::HeadTooLarge(deployment.target.limits.head_bytes)),
@@ -238,8 +284,13 @@ async fn serving_link(deployment: &Deployment) -> Result<Arc<Link>, Reject> {
         let mut phase = deployment.phase.subscribe();
         loop {
             // The phase says so a moment later than the link.
-            let _ = phase.wait_for(|phase| !matches!(phase, Phase::Ready(_)) || !link_is_lost(deployment)).await;
-            deployment.ready().await.map_err(|error| Reject::NotReady(error.to_string()))?;
+            let _ = phase
+                .wait_for(|phase| !matches!(phase, Phase::Ready(_)) || !link_is_lost(deployment))
+                .await;
+            deployment
+                .ready()
+                .await
+                .map_err(|error| Reject::NotReady(error.to_string()))?;
             if let Some(link) = deployment.link.load_full()
                 && !link.lost.is_cancelled()
             {
@@ -247,22 +298,43 @@ async fn serving_link(deployment: &Deployment) -> Result<Arc<Link>, Reject> {
             }
         }
     };
-    let late = |_| Reject::NotReady(format!("it was not ready within {} s", START_WAIT.as_secs()));
+    let late = |_| {
+        Reject::NotReady(format!(
+            "it was not ready within {} s",
+            START_WAIT.as_secs()
+        ))
+    };
     tokio::time::timeout(START_WAIT, wait).await.map_err(late)?
 }
 
 fn link_is_lost(deployment: &Deployment) -> bool {
-    deployment.link.load().as_ref().is_none_or(|link| link.lost.is_cancelled())
+    deployment
+        .link
+        .load()
+        .as_ref()
+        .is_none_or(|link| link.lost.is_cancelled())
 }
 
 fn encode(buffer: &mut Vec<u8>, parts: &Parts, origin: &Origin<'_>) {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    RequestHead::write(buffer, parts.method.as_str(), Some("http"), Some(origin.authority), Some(path), Timeouts::default());
+    RequestHead::write(
+        buffer,
+        parts.method.as_str(),
+        Some("http"),
+        Some(origin.authority),
+        Some(path),
+        Timeouts::default(),
+    );
     fields::write_request(buffer, parts.version, &parts.headers, origin);
 }
 
 /// Turns the guest's head into a response.
-async fn respond(parts: &Parts, handle: Handle, raw: RawHead, hold: Hold) -> Result<Response<Body>, Reject> {
+async fn respond(
+    parts: &Parts,
+    handle: Handle,
+    raw: RawHead,
+    hold: Hold,
+) -> Result<Response<Body>, Reject> {
     let limits = &hold.0.target.limits;
     if raw.payload.len() > limits.head_bytes as usize * 2 {
         return Err(Reject::ResponseHeadTooLarge(limits.head_bytes));
@@ -273,8 +345,16 @@ async fn respond(parts: &Parts, handle: Handle, raw: RawHead, hold: Hold) -> Res
             handle.condemn("the guest sent a head that cannot be decoded");
             return Err(Reject::Lost);
         }
-        Err(HeadError::Invalid) => return Err(Reject::BadResponse("the response's head is not what HTTP allows")),
-        Err(HeadError::TooMany(_)) => return Err(Reject::BadResponse("the response has more header fields than can be sent")),
+        Err(HeadError::Invalid) => {
+            return Err(Reject::BadResponse(
+                "the response's head is not what HTTP allows",
+            ));
+        }
+        Err(HeadError::TooMany(_)) => {
+            return Err(Reject::BadResponse(
+                "the response has more header fields than can be sent",
+            ));
+        }
     };
     let framing = fields::response(&parts.method, status, &mut headers)?;
     let body = match framing {
@@ -305,12 +385,19 @@ fn finish_silently(handle: Handle, hold: Hold) {
 }
 
 /// Takes a body that has arrived whole.
-async fn gather(handle: &Handle, length: Option<u64>, headers: &mut HeaderMap) -> Result<Body, Reject> {
+async fn gather(
+    handle: &Handle,
+    length: Option<u64>,
+    headers: &mut HeaderMap,
+) -> Result<Body, Reject> {
     let cut_off = Reject::BadResponse("the component's response was cut off");
     let mut first = None;
     let mut more = BytesMut::new();
     let encoded = loop {
-        match poll_fn(|cx| handle.poll_part(cx)).await.map_err(|_| cut_off.clone())? {
+        match poll_fn(|cx| handle.poll_part(cx))
+            .await
+            .map_err(|_| cut_off.clone())?
+        {
             Part::Data(data) if first.is_none() => first = Some(data),
             Part::Data(data) => {
                 if more.is_empty() {
@@ -321,12 +408,20 @@ async fn gather(handle: &Handle, length: Option<u64>, headers: &mut HeaderMap) -
             Part::End(encoded) => break encoded,
         }
     };
-    let data = if more.is_empty() { first.unwrap_or_default() } else { more.freeze() };
+    let data = if more.is_empty() {
+        first.unwrap_or_default()
+    } else {
+        more.freeze()
+    };
     if length.is_some_and(|length| length != data.len() as u64) {
-        return Err(Reject::BadResponse("the component's response is not as long as its content-length says"));
+        return Err(Reject::BadResponse(
+            "the component's response is not as long as its content-length says",
+        ));
     }
     let trailers = match encoded {
-        Some(encoded) => body::decode_trailers(&encoded).ok_or(Reject::BadResponse("the component's trailers are not what HTTP allows"))?,
+        Some(encoded) => body::decode_trailers(&encoded).ok_or(Reject::BadResponse(
+            "the component's trailers are not what HTTP allows",
+        ))?,
         None => HeaderMap::new(),
     };
     if trailers.is_empty() {
@@ -334,5 +429,8 @@ async fn gather(handle: &Handle, length: Option<u64>, headers: &mut HeaderMap) -
     }
     // Trailers need the chunked coding in HTTP/1.1.
     headers.remove(http::header::CONTENT_LENGTH);
-    Ok(Body::Whole((!data.is_empty()).then_some(data), Some(trailers)))
+    Ok(Body::Whole(
+        (!data.is_empty()).then_some(data),
+        Some(trailers),
+    ))
 }

@@ -70,13 +70,26 @@ pub(crate) struct Wire {
 impl Wire {
     /// A connection of which nothing has been read.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Wire { stream, first: Vec::new(), given: 0, scanner: None, begun: Arc::default(), own: Vec::new(), written: 0 }
+        Wire {
+            stream,
+            first: Vec::new(),
+            given: 0,
+            scanner: None,
+            begun: Arc::default(),
+            own: Vec::new(),
+            written: 0,
+        }
     }
 
     /// Reads until the protocol is known. Cut off, it keeps what it has read.
     pub(crate) async fn protocol(&mut self) -> io::Result<Protocol> {
         loop {
-            let same = self.first.iter().zip(PREFACE).take_while(|(a, b)| a == b).count();
+            let same = self
+                .first
+                .iter()
+                .zip(PREFACE)
+                .take_while(|(a, b)| a == b)
+                .count();
             if same == PREFACE.len() {
                 return Ok(Protocol::Http2);
             }
@@ -110,7 +123,9 @@ impl Wire {
     fn watch(&mut self, bytes: &[u8]) {
         if let Some(scanner) = &mut self.scanner {
             scanner.feed(bytes);
-            self.begun.in_head.store(scanner.in_head(), Ordering::Relaxed);
+            self.begun
+                .in_head
+                .store(scanner.in_head(), Ordering::Relaxed);
             if let Some(number) = scanner.smuggled {
                 self.begun.smuggled.store(number + 1, Ordering::Relaxed);
             }
@@ -119,14 +134,20 @@ impl Wire {
 
     /// Whether `bytes` are hyper's own answer to a head that it did not take: no request is handed out for it.
     fn explain(&mut self, bytes: &[u8]) -> bool {
-        let ours = bytes.starts_with(b"HTTP/1.1 4") && bytes.len() < 200 && bytes.ends_with(b"\r\n\r\n");
-        let Some(scanner) = self.scanner.as_ref().filter(|_| ours) else { return false };
-        let answered = scanner.heads == self.begun.taken.load(Ordering::Relaxed) && !scanner.in_head();
+        let ours =
+            bytes.starts_with(b"HTTP/1.1 4") && bytes.len() < 200 && bytes.ends_with(b"\r\n\r\n");
+        let Some(scanner) = self.scanner.as_ref().filter(|_| ours) else {
+            return false;
+        };
+        let answered =
+            scanner.heads == self.begun.taken.load(Ordering::Relaxed) && !scanner.in_head();
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
         if answered || text.contains("x-request-id") || !text.contains("content-length: 0\r\n") {
             return false;
         }
-        let Some(status) = text.get(9..12).and_then(|digits| digits.parse().ok()) else { return false };
+        let Some(status) = text.get(9..12).and_then(|digits| digits.parse().ok()) else {
+            return false;
+        };
         self.own = answer(status);
         self.written = 0;
         true
@@ -146,19 +167,40 @@ impl Wire {
 /// A whole answer of HTTP/1.1 with a problem in it.
 fn answer(status: u16) -> Vec<u8> {
     let (reason, code, detail) = match status {
-        408 => ("Request Timeout", "slow-head", "the head of the request did not come in time"),
-        414 => ("URI Too Long", "target-too-long", "the request's target is longer than any app takes"),
-        431 => ("Request Header Fields Too Large", "head-too-large", "the head of the request is larger, or has more fields, than any app takes"),
-        _ => ("Bad Request", "malformed-request", "the head of the request is not what HTTP wants"),
+        408 => (
+            "Request Timeout",
+            "slow-head",
+            "the head of the request did not come in time",
+        ),
+        414 => (
+            "URI Too Long",
+            "target-too-long",
+            "the request's target is longer than any app takes",
+        ),
+        431 => (
+            "Request Header Fields Too Large",
+            "head-too-large",
+            "the head of the request is larger, or has more fields, than any app takes",
+        ),
+        _ => (
+            "Bad Request",
+            "malformed-request",
+            "the head of the request is not what HTTP wants",
+        ),
     };
-    let body = serde_json::to_string(&Problem::new(status, code, reason, detail)).unwrap_or_default();
+    let body =
+        serde_json::to_string(&Problem::new(status, code, reason, detail)).unwrap_or_default();
     let kind = platform_model::problem::CONTENT_TYPE;
     let length = body.len();
     format!("HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }
 
 impl Read for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.given < this.first.len() {
             let first = std::mem::take(&mut this.first);
@@ -173,7 +215,9 @@ impl Read for Wire {
         // hyper's cursor is of memory that may not be initialised, which safe code cannot read into.
         let mut space = [std::mem::MaybeUninit::uninit(); 8192];
         let length = buffer.remaining().min(space.len());
-        let Some(space) = space.get_mut(..length) else { return Poll::Ready(Ok(())) };
+        let Some(space) = space.get_mut(..length) else {
+            return Poll::Ready(Ok(()));
+        };
         let mut read = ReadBuf::uninit(space);
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
         this.watch(read.filled());
@@ -183,14 +227,22 @@ impl Read for Wire {
 }
 
 impl Write for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.explain(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if let [bytes] = bufs
             && self.explain(bytes)
         {

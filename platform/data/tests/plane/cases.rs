@@ -30,12 +30,19 @@ pub const CASES: &[Case] = &[
 ];
 
 fn short() -> Limits {
-    Limits { head_timeout_ms: 300, wall_ms: 600, ..Limits::default() }
+    Limits {
+        head_timeout_ms: 300,
+        wall_ms: 600,
+        ..Limits::default()
+    }
 }
 
 fn faults() {
     let node = Node::with_app(Limits::default());
-    for (path, status, code) in [("/trap", 502, "component-trapped"), ("/noresponse", 502, "no-response")] {
+    for (path, status, code) in [
+        ("/trap", 502, "component-trapped"),
+        ("/noresponse", 502, "no-response"),
+    ] {
         for _ in 0..3 {
             let answer = node.get(path);
             assert_eq!((answer.status, answer.code().as_str()), (status, code));
@@ -43,8 +50,13 @@ fn faults() {
     }
     assert_eq!(node.get("/hello").status, 200);
     let status = node.runtime.block_on(node.plane.status());
-    let [vm] = status.vms.as_slice() else { panic!("{status:?}") };
-    assert_eq!((vm.state, vm.requests, vm.traps, vm.restores, vm.exits), (VmState::Ready, 7, 3, 0, 7));
+    let [vm] = status.vms.as_slice() else {
+        panic!("{status:?}")
+    };
+    assert_eq!(
+        (vm.state, vm.requests, vm.traps, vm.restores, vm.exits),
+        (VmState::Ready, 7, 3, 0, 7)
+    );
     assert!(status.workers.len() == 1 && status.workers[0].pid.is_some());
 }
 
@@ -56,14 +68,19 @@ fn deadlines() {
     assert!(answer.text().contains("head_timeout_ms") && start.elapsed() < Duration::from_secs(3));
     let mut connection = node.connect();
     connection.say("POST /echo HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
-    assert!(connection.answer("POST").cut, "over the wall time with the head sent");
+    assert!(
+        connection.answer("POST").cut,
+        "over the wall time with the head sent"
+    );
     assert_eq!(node.get("/hello").status, 200);
 }
 
 fn deaf() {
     let node = Node::with_app(short());
     assert_eq!(node.get("/deaf").status, 504);
-    until("the VM is made anew", || node.runtime.block_on(node.plane.status()).vms[0].restores == 1);
+    until("the VM is made anew", || {
+        node.runtime.block_on(node.plane.status()).vms[0].restores == 1
+    });
     assert_eq!(node.get("/hello").status, 200);
 }
 
@@ -73,17 +90,43 @@ fn hostile() {
     node.publish("app.other.localhost", other);
     assert_eq!(node.get_at("app.other.localhost", "/hello").status, 200);
     for evil in [
-        "unknown-stream", "stream-beyond", "before-head", "two-heads", "credit", "long-data", "grant", "bad-head", "bad-status", "two-dones",
-        "bad-done", "ready", "bad-log", "index", "garbage", "half-record", "bad-call",
+        "unknown-stream",
+        "stream-beyond",
+        "before-head",
+        "two-heads",
+        "credit",
+        "long-data",
+        "grant",
+        "bad-head",
+        "bad-status",
+        "two-dones",
+        "bad-done",
+        "ready",
+        "bad-log",
+        "index",
+        "garbage",
+        "half-record",
+        "bad-call",
     ] {
         let start = Instant::now();
         let restores = node.runtime.block_on(node.plane.status()).vms[0].restores;
         let answer = node.get(&format!("/evil/{evil}"));
-        assert!(answer.status == 502 || (answer.status == 200 && answer.cut) || (answer.status == 0 && answer.cut), "{evil}: {answer:?}");
-        until(evil, || node.runtime.block_on(node.plane.status()).vms[0].restores > restores);
+        assert!(
+            answer.status == 502
+                || (answer.status == 200 && answer.cut)
+                || (answer.status == 0 && answer.cut),
+            "{evil}: {answer:?}"
+        );
+        until(evil, || {
+            node.runtime.block_on(node.plane.status()).vms[0].restores > restores
+        });
         let next = node.get("/hello");
         assert_eq!(next.status, 200, "after {evil}: {next:?}");
-        assert!(start.elapsed() < Duration::from_secs(12), "{evil} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(12),
+            "{evil} took {:?}",
+            start.elapsed()
+        );
     }
     let status = node.runtime.block_on(node.plane.status());
     assert_eq!(status.vms[1].restores, 0, "the other tenant's VM");
@@ -91,7 +134,12 @@ fn hostile() {
 }
 
 fn concurrency() {
-    let node = Node::with_app(Limits { concurrency: 2, queue: 1, head_timeout_ms: 1500, ..Limits::default() });
+    let node = Node::with_app(Limits {
+        concurrency: 2,
+        queue: 1,
+        head_timeout_ms: 1500,
+        ..Limits::default()
+    });
     assert_eq!(node.get("/hello").status, 200);
     let mut held: Vec<_> = (0..3)
         .map(|_| {
@@ -102,7 +150,14 @@ fn concurrency() {
         })
         .collect();
     let answer = node.get("/hello");
-    assert_eq!((answer.status, answer.code().as_str(), answer.field("retry-after")), (503, "too-many-requests-in-flight", Some("1")));
+    assert_eq!(
+        (
+            answer.status,
+            answer.code().as_str(),
+            answer.field("retry-after")
+        ),
+        (503, "too-many-requests-in-flight", Some("1"))
+    );
     for connection in &mut held {
         assert_eq!(connection.answer("GET").status, 504);
     }
@@ -110,10 +165,15 @@ fn concurrency() {
 }
 
 fn client_gone() {
-    let node = Node::with_app(Limits { concurrency: 1, ..Limits::default() });
+    let node = Node::with_app(Limits {
+        concurrency: 1,
+        ..Limits::default()
+    });
     for path in ["/never", "/big/64"] {
         let mut connection = node.connect();
-        connection.say(&format!("GET {path} HTTP/1.1\r\nHost: app.localhost\r\n\r\n"));
+        connection.say(&format!(
+            "GET {path} HTTP/1.1\r\nHost: app.localhost\r\n\r\n"
+        ));
         std::thread::sleep(Duration::from_millis(100));
         drop(connection);
         // Its place is free again: the guest was told.
@@ -124,7 +184,10 @@ fn client_gone() {
     std::thread::sleep(Duration::from_millis(100));
     drop(connection);
     assert_eq!(node.get("/hello").status, 200);
-    assert_eq!(node.runtime.block_on(node.plane.status()).vms[0].restores, 0);
+    assert_eq!(
+        node.runtime.block_on(node.plane.status()).vms[0].restores,
+        0
+    );
 }
 
 fn bodies() {
@@ -132,8 +195,14 @@ fn bodies() {
     let size = 24 << 20;
     for chunked in [false, true] {
         let mut connection = node.connect();
-        let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {size}") };
-        connection.say(&format!("POST /echo HTTP/1.1\r\nHost: app.localhost\r\n{framing}\r\n\r\n"));
+        let framing = if chunked {
+            "Transfer-Encoding: chunked".to_owned()
+        } else {
+            format!("Content-Length: {size}")
+        };
+        connection.say(&format!(
+            "POST /echo HTTP/1.1\r\nHost: app.localhost\r\n{framing}\r\n\r\n"
+        ));
         let mut writer = connection.stream.try_clone().unwrap();
         let sender = std::thread::spawn(move || {
             let piece: Vec<u8> = (0..65521_u32).map(|n| (n % 251) as u8).collect();
@@ -156,7 +225,13 @@ fn bodies() {
         let answer = connection.answer("POST");
         sender.join().unwrap();
         assert_eq!(answer.body.len(), size);
-        assert!(answer.body.iter().enumerate().all(|(n, &byte)| byte == (n % 65521 % 251) as u8));
+        assert!(
+            answer
+                .body
+                .iter()
+                .enumerate()
+                .all(|(n, &byte)| byte == (n % 65521 % 251) as u8)
+        );
     }
     assert_eq!(node.get("/big/16").body.len(), 16 << 20);
 }
@@ -179,7 +254,8 @@ fn slow_reader() {
 
 fn stop() {
     let node = Node::with_app(Limits::default());
-    let answer = node.raw("POST /stop HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 9\r\n\r\nabcdefghi");
+    let answer = node
+        .raw("POST /stop HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 9\r\n\r\nabcdefghi");
     assert_eq!((answer.status, answer.text().as_str()), (200, "stopped"));
 }
 
@@ -188,45 +264,85 @@ fn logs() {
     node.raw("GET /log HTTP/1.1\r\nHost: app.localhost\r\nX-Request-Id: r-1\r\n\r\n");
     let logs = node.logs.0.lock().unwrap();
     for line in ["out line\n", "err line\n"] {
-        assert!(logs.contains(&(Some("r-1".to_owned()), line.to_owned())), "{logs:?}");
+        assert!(
+            logs.contains(&(Some("r-1".to_owned()), line.to_owned())),
+            "{logs:?}"
+        );
     }
 }
 
 fn worker_dies() {
     let node = Node::with_app(Limits::default());
-    node.publish("app.other.localhost", node.target("other", "app", 1, Limits::default(), &[], ""));
+    node.publish(
+        "app.other.localhost",
+        node.target("other", "app", 1, Limits::default(), &[], ""),
+    );
     assert_eq!(node.get("/hello").status, 200);
     assert_eq!(node.get_at("app.other.localhost", "/hello").status, 200);
     let mut waits = node.connect();
     waits.say("GET /never HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
     std::thread::sleep(Duration::from_millis(50));
     let answer = node.get("/die");
-    assert_eq!((answer.status, answer.code().as_str()), (502, "sandbox-lost"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (502, "sandbox-lost")
+    );
     let answer = waits.answer("GET");
-    assert_eq!((answer.status, answer.code().as_str()), (502, "sandbox-lost"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (502, "sandbox-lost")
+    );
     let start = Instant::now();
     assert_eq!(node.get("/hello").status, 200);
-    assert!(start.elapsed() < Duration::from_secs(1), "back after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "back after {:?}",
+        start.elapsed()
+    );
     let status = node.runtime.block_on(node.plane.status());
-    assert_eq!((status.workers[0].restarts, status.workers[1].restarts), (1, 0));
+    assert_eq!(
+        (status.workers[0].restarts, status.workers[1].restarts),
+        (1, 0)
+    );
 }
 
 fn warm() {
     let node = Node::new();
-    let bad = node.target("default", "bad", 1, Limits::default(), &[], "refuse:it imports a:b/c");
+    let bad = node.target(
+        "default",
+        "bad",
+        1,
+        Limits::default(),
+        &[],
+        "refuse:it imports a:b/c",
+    );
     let warmed = node.runtime.block_on(node.plane.warm(bad));
-    assert_eq!(warmed, Err(WarmError::Refused("it imports a:b/c".to_owned())));
+    assert_eq!(
+        warmed,
+        Err(WarmError::Refused("it imports a:b/c".to_owned()))
+    );
     let good = node.target("default", "app", 1, Limits::default(), &[], "");
-    let report = node.runtime.block_on(node.plane.warm(good.clone())).unwrap();
+    let report = node
+        .runtime
+        .block_on(node.plane.warm(good.clone()))
+        .unwrap();
     assert_eq!(report.setup, Duration::from_millis(1));
     assert_eq!(node.get("/hello").status, 404, "not published yet");
     node.publish("app.localhost", good.clone());
     node.plane.discard(&good);
-    assert_eq!(node.get("/hello").status, 200, "what is published is not discarded");
+    assert_eq!(
+        node.get("/hello").status,
+        200,
+        "what is published is not discarded"
+    );
     let next = node.target("default", "app", 2, Limits::default(), &[], "");
-    node.runtime.block_on(node.plane.warm(next.clone())).unwrap();
+    node.runtime
+        .block_on(node.plane.warm(next.clone()))
+        .unwrap();
     node.plane.discard(&next);
-    until("the discarded VM is gone", || node.runtime.block_on(node.plane.status()).vms.len() == 1);
+    until("the discarded VM is gone", || {
+        node.runtime.block_on(node.plane.status()).vms.len() == 1
+    });
 }
 
 fn deploy() {
@@ -248,18 +364,31 @@ fn deploy() {
             .collect();
         for deployment in 2..12 {
             let target = node.target("default", "app", deployment, Limits::default(), &[], "");
-            node.runtime.block_on(node.plane.warm(target.clone())).unwrap();
+            node.runtime
+                .block_on(node.plane.warm(target.clone()))
+                .unwrap();
             node.publish("app.localhost", target);
             std::thread::sleep(Duration::from_millis(30));
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(clients.into_iter().map(|client| client.join().unwrap()).sum::<u32>() > 10);
+        assert!(
+            clients
+                .into_iter()
+                .map(|client| client.join().unwrap())
+                .sum::<u32>()
+                > 10
+        );
     });
-    until("the old ones are gone", || node.runtime.block_on(node.plane.status()).vms.len() == 1);
+    until("the old ones are gone", || {
+        node.runtime.block_on(node.plane.status()).vms.len() == 1
+    });
 }
 
 fn drain() {
-    let node = Node::with_app(Limits { head_timeout_ms: 600, ..Limits::default() });
+    let node = Node::with_app(Limits {
+        head_timeout_ms: 600,
+        ..Limits::default()
+    });
     let mut idle = node.connect();
     idle.say("GET /hello HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
     assert_eq!(idle.answer("GET").status, 200);
@@ -267,9 +396,18 @@ fn drain() {
     busy.say("GET /never HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
     std::thread::sleep(Duration::from_millis(50));
     let start = Instant::now();
-    node.runtime.block_on(node.plane.drain(Duration::from_secs(10)));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(busy.answer("GET").status, 504, "what was in flight got its answer");
+    node.runtime
+        .block_on(node.plane.drain(Duration::from_secs(10)));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        busy.answer("GET").status,
+        504,
+        "what was in flight got its answer"
+    );
     assert!(idle.is_closed());
     assert!(std::net::TcpStream::connect(node.address()).is_err());
 }
@@ -282,12 +420,18 @@ fn upstream() -> u16 {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
+            while !head.ends_with(b"\r\n\r\n")
+                && stream.read(&mut byte).is_ok_and(|count| count > 0)
+            {
                 head.push(byte[0]);
             }
             let head = String::from_utf8_lossy(&head).into_owned();
             let answer = if head.starts_with("GET /big") {
-                format!("HTTP/1.1 200 OK\r\nX-Upstream: yes\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}", 4 << 20, "b".repeat(4 << 20))
+                format!(
+                    "HTTP/1.1 200 OK\r\nX-Upstream: yes\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
+                    4 << 20,
+                    "b".repeat(4 << 20)
+                )
             } else if head.starts_with("GET /cut") {
                 "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nabc".to_owned()
             } else if head.starts_with("GET /garbage") {
@@ -296,7 +440,10 @@ fn upstream() -> u16 {
                 std::thread::sleep(Duration::from_secs(4));
                 String::new()
             } else {
-                format!("HTTP/1.1 302 Found\r\nX-Upstream: yes\r\nLocation: /other\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{head}", head.len())
+                format!(
+                    "HTTP/1.1 302 Found\r\nX-Upstream: yes\r\nLocation: /other\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{head}",
+                    head.len()
+                )
             };
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -305,30 +452,61 @@ fn upstream() -> u16 {
 }
 
 fn fetch(node: &Node, url: &str) -> crate::client::Answer {
-    node.raw(&format!("GET /fetch HTTP/1.1\r\nHost: app.localhost\r\nX-Url: {url}\r\n\r\n"))
+    node.raw(&format!(
+        "GET /fetch HTTP/1.1\r\nHost: app.localhost\r\nX-Url: {url}\r\n\r\n"
+    ))
 }
 
 fn egress() {
     let node = Node::with_app(Limits::default());
     let port = upstream();
     let answer = fetch(&node, &format!("http://127.0.0.1:{port}/some?q"));
-    assert_eq!((answer.status, answer.field("x-upstream")), (302, Some("yes")), "redirects are not followed");
+    assert_eq!(
+        (answer.status, answer.field("x-upstream")),
+        (302, Some("yes")),
+        "redirects are not followed"
+    );
     let text = answer.text().to_ascii_lowercase();
-    assert!(text.starts_with("get /some?q http/1.1\r\n") && text.contains(&format!("host: 127.0.0.1:{port}")), "{text}");
+    assert!(
+        text.starts_with("get /some?q http/1.1\r\n")
+            && text.contains(&format!("host: 127.0.0.1:{port}")),
+        "{text}"
+    );
     assert!(!text.contains("x-from"), "named by connection: {text}");
-    assert_eq!(fetch(&node, &format!("http://127.0.0.1:{port}/big")).body.len(), 4 << 20);
+    assert_eq!(
+        fetch(&node, &format!("http://127.0.0.1:{port}/big"))
+            .body
+            .len(),
+        4 << 20
+    );
     assert!(fetch(&node, &format!("http://127.0.0.1:{port}/cut")).cut);
     for (path, code) in [("garbage", "35"), ("silent", "33")] {
         let answer = fetch(&node, &format!("http://127.0.0.1:{port}/{path}"));
-        assert_eq!((answer.status, answer.field("x-code")), (502, Some(code)), "{path}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.field("x-code")),
+            (502, Some(code)),
+            "{path}: {}",
+            answer.text()
+        );
     }
-    assert_eq!(fetch(&node, "http://127.0.0.1:1/").field("x-code"), Some("6"), "refused");
+    assert_eq!(
+        fetch(&node, "http://127.0.0.1:1/").field("x-code"),
+        Some("6"),
+        "refused"
+    );
 }
 
 fn egress_refused() {
     let node = Node::new();
     let port = upstream();
-    let target = node.target("default", "app", 1, Limits::default(), &["no-such-host.invalid", "localhost"], "");
+    let target = node.target(
+        "default",
+        "app",
+        1,
+        Limits::default(),
+        &["no-such-host.invalid", "localhost"],
+        "",
+    );
     node.publish("app.localhost", target);
     for (url, code) in [
         (format!("http://127.0.0.1:{port}/"), "15"),
@@ -339,10 +517,22 @@ fn egress_refused() {
         ("http://u:p@localhost/".to_owned(), "19"),
     ] {
         let answer = fetch(&node, &url);
-        assert_eq!((answer.status, answer.field("x-code")), (502, Some(code)), "{url}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.field("x-code")),
+            (502, Some(code)),
+            "{url}: {}",
+            answer.text()
+        );
     }
-    assert_eq!(fetch(&node, &format!("http://localhost:{port}/")).status, 302, "localhost is listed literally");
-    node.publish("none", node.target("default", "none", 1, Limits::default(), &[], ""));
+    assert_eq!(
+        fetch(&node, &format!("http://localhost:{port}/")).status,
+        302,
+        "localhost is listed literally"
+    );
+    node.publish(
+        "none",
+        node.target("default", "none", 1, Limits::default(), &[], ""),
+    );
     let _runtime = node.runtime.enter();
     node.plane.publish(RouteTable::new());
     assert_eq!(node.get("/hello").status, 404);

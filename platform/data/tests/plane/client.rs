@@ -15,7 +15,10 @@ pub struct Logs(pub Mutex<Vec<(Option<String>, String)>>);
 
 impl LogSink for Logs {
     fn write(&self, record: LogRecord<'_>) {
-        let line = (record.request.map(str::to_owned), String::from_utf8_lossy(record.bytes).into_owned());
+        let line = (
+            record.request.map(str::to_owned),
+            String::from_utf8_lossy(record.bytes).into_owned(),
+        );
         self.0.lock().unwrap().push(line);
     }
 }
@@ -32,12 +35,28 @@ pub struct Node {
 impl Node {
     /// A node without apps.
     pub fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let logs = Arc::new(Logs::default());
         let sink: Arc<dyn LogSink> = Arc::<Logs>::clone(&logs);
-        let config = DataConfig { listen: "127.0.0.1:0".parse().unwrap(), worker: std::env::current_exe().unwrap(), logs: sink };
-        let plane = runtime.block_on(async { DataPlane::start(config) }).unwrap();
-        Node { runtime, plane, logs, folder: tempfile::tempdir().unwrap(), table: Mutex::default() }
+        let config = DataConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            worker: std::env::current_exe().unwrap(),
+            logs: sink,
+        };
+        let plane = runtime
+            .block_on(async { DataPlane::start(config) })
+            .unwrap();
+        Node {
+            runtime,
+            plane,
+            logs,
+            folder: tempfile::tempdir().unwrap(),
+            table: Mutex::default(),
+        }
     }
 
     /// A node with the app `app.localhost` of the default tenant.
@@ -49,8 +68,19 @@ impl Node {
     }
 
     /// A target whose artifact holds `text`.
-    pub fn target(&self, tenant: &str, app: &str, deployment: u64, limits: Limits, allow: &[&str], text: &str) -> Arc<Target> {
-        let artifact = self.folder.path().join(format!("{tenant}-{app}-{deployment}"));
+    pub fn target(
+        &self,
+        tenant: &str,
+        app: &str,
+        deployment: u64,
+        limits: Limits,
+        allow: &[&str],
+        text: &str,
+    ) -> Arc<Target> {
+        let artifact = self
+            .folder
+            .path()
+            .join(format!("{tenant}-{app}-{deployment}"));
         std::fs::write(&artifact, text).unwrap();
         Arc::new(Target {
             tenant: tenant.parse().unwrap(),
@@ -124,7 +154,11 @@ impl Answer {
     }
 
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.fields.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .collect()
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -133,7 +167,11 @@ impl Answer {
 
     /// The code of the problem that it is.
     pub fn code(&self) -> String {
-        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(
+            self.field("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
         let problem: platform_model::Problem = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(problem.status, self.status);
         problem.code
@@ -143,9 +181,14 @@ impl Answer {
 impl Connection {
     pub fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         stream.set_nodelay(true).unwrap();
-        Connection { stream, buffer: Vec::new() }
+        Connection {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     pub fn say(&mut self, text: &str) {
@@ -202,20 +245,37 @@ impl Connection {
     /// The head of the next response, interim ones too.
     pub fn head(&mut self) -> Option<Answer> {
         let line = self.line()?;
-        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: {line}")).parse().unwrap();
+        let status = line
+            .split(' ')
+            .nth(1)
+            .unwrap_or_else(|| panic!("no status line: {line}"))
+            .parse()
+            .unwrap();
         let fields = self.fields()?;
-        Some(Answer { status, fields, ..Answer::default() })
+        Some(Answer {
+            status,
+            fields,
+            ..Answer::default()
+        })
     }
 
     /// The next response, read as the rules of HTTP say.
     pub fn answer(&mut self, method: &str) -> Answer {
-        let Some(mut answer) = self.head() else { return Answer { cut: true, ..Answer::default() } };
+        let Some(mut answer) = self.head() else {
+            return Answer {
+                cut: true,
+                ..Answer::default()
+            };
+        };
         if method == "HEAD" || answer.status == 204 || answer.status == 304 || answer.status < 200 {
             return answer;
         }
         if answer.field("transfer-encoding") == Some("chunked") {
             answer.cut = self.chunks(&mut answer).is_none();
-        } else if let Some(length) = answer.field("content-length").map(|length| length.parse::<usize>().unwrap()) {
+        } else if let Some(length) = answer
+            .field("content-length")
+            .map(|length| length.parse::<usize>().unwrap())
+        {
             match self.exactly(length) {
                 Some(body) => answer.body = body,
                 None => answer.cut = true,
@@ -249,7 +309,10 @@ impl Connection {
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "not within 20 s: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

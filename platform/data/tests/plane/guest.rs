@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandbox_abi::head::{Fields, RequestHead, ResponseHead, Timeouts};
 use sandbox_abi::message::{
-    Done, FLAG_END, HEADER_LEN, Header, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, OUTGOING, outcome, reset,
+    Done, FLAG_END, HEADER_LEN, Header, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, OUTGOING,
+    outcome, reset,
 };
 use sandbox_abi::wire::Sink;
 use sandbox_ring::host::{HostRing, RingMemory};
@@ -42,7 +43,13 @@ struct Guest<'f> {
 pub fn run(memory: &Arc<RingMemory>, wake: &OwnedFd, bell: &OwnedFd, stop: &AtomicBool) {
     let mut consumer = Consumer::new(HostRing::host_to_guest(memory));
     let raw = HostRing::guest_to_host(memory);
-    let mut guest = Guest { producer: Producer::new(raw.clone()), bell, streams: BTreeMap::new(), next_call: 0, raw };
+    let mut guest = Guest {
+        producer: Producer::new(raw.clone()),
+        bell,
+        streams: BTreeMap::new(),
+        next_call: 0,
+        raw,
+    };
     let mut buffer = vec![0; MAX_PAYLOAD];
     guest.send(Kind::Ready, 0, 0, 0, b"");
     while !stop.load(Ordering::Relaxed) {
@@ -53,7 +60,10 @@ pub fn run(memory: &Arc<RingMemory>, wake: &OwnedFd, bell: &OwnedFd, stop: &Atom
             }
         }
         if consumer.sleep().unwrap() {
-            let time = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let time = Timespec {
+                tv_sec: 0,
+                tv_nsec: 200_000_000,
+            };
             let _ = poll(&mut [PollFd::new(wake, PollFlags::IN)], Some(&time));
             let _ = rustix::io::read(wake, &mut [0; 8]);
         }
@@ -87,12 +97,28 @@ impl Guest<'_> {
         let mut payload = Vec::new();
         payload.u16(status);
         Fields::write(&mut payload, fields.iter().copied());
-        self.send(Kind::Response, if end { FLAG_END } else { 0 }, stream, 0, &payload);
+        self.send(
+            Kind::Response,
+            if end { FLAG_END } else { 0 },
+            stream,
+            0,
+            &payload,
+        );
     }
 
     fn done(&mut self, stream: u32, outcome: u32) {
         self.streams.remove(&stream);
-        self.send(Kind::Done, 0, stream, outcome, &Done { cpu_ns: 1000, memory: 65536 }.to_bytes());
+        self.send(
+            Kind::Done,
+            0,
+            stream,
+            outcome,
+            &Done {
+                cpu_ns: 1000,
+                memory: 65536,
+            }
+            .to_bytes(),
+        );
     }
 
     /// A whole response.
@@ -124,7 +150,9 @@ impl Guest<'_> {
     }
 
     fn on_reset(&mut self, id: u32, code: u32, text: &[u8]) {
-        let Some(stream) = self.streams.remove(&id) else { return };
+        let Some(stream) = self.streams.remove(&id) else {
+            return;
+        };
         if let Some(parent) = stream.parent {
             let text = String::from_utf8_lossy(text).into_owned();
             return self.answer(parent, 502, &[("x-code", &code.to_string())], &text);
@@ -139,22 +167,49 @@ impl Guest<'_> {
         let head = RequestHead::read(payload).unwrap();
         let path = head.path.unwrap_or_default().to_owned();
         let whole = header.flags & FLAG_END != 0;
-        let mut lines = format!("{} {} {} {}\n", head.method, head.scheme.unwrap(), head.authority.unwrap(), path);
+        let mut lines = format!(
+            "{} {} {} {}\n",
+            head.method,
+            head.scheme.unwrap(),
+            head.authority.unwrap(),
+            path
+        );
         let mut url = None;
         for field in head.fields {
             let (name, value) = field.unwrap();
-            let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+            let (name, value) = (
+                String::from_utf8_lossy(name),
+                String::from_utf8_lossy(value),
+            );
             lines.push_str(&format!("{name}: {value}\n"));
             if name == "x-url" {
                 url = Some(value.into_owned());
             }
         }
-        self.streams.insert(id, Stream { path: path.clone(), credit: INITIAL_CREDIT as usize, ..Stream::default() });
-        let parts: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').skip(1).collect();
+        self.streams.insert(
+            id,
+            Stream {
+                path: path.clone(),
+                credit: INITIAL_CREDIT as usize,
+                ..Stream::default()
+            },
+        );
+        let parts: Vec<&str> = path
+            .split('?')
+            .next()
+            .unwrap_or_default()
+            .split('/')
+            .skip(1)
+            .collect();
         match parts.as_slice() {
             ["hello"] => self.answer(id, 200, &[("x-a", "1"), ("x-a", "2")], "hello"),
             ["headers"] => self.answer(id, 200, &[("content-type", "text/plain")], &lines),
-            ["status", status] => self.answer(id, status.parse().unwrap(), &[], &format!("status {status}")),
+            ["status", status] => self.answer(
+                id,
+                status.parse().unwrap(),
+                &[],
+                &format!("status {status}"),
+            ),
             ["empty"] => self.answer(id, 200, &[], ""),
             ["echo"] => {
                 self.head(id, 200, &[("trailer", "x-sum")], whole);
@@ -162,11 +217,22 @@ impl Guest<'_> {
                     self.done(id, outcome::OK);
                 }
             }
-            ["length", said, sent] => self.answer(id, 200, &[("content-length", said)], &"x".repeat(sent.parse().unwrap())),
+            ["length", said, sent] => self.answer(
+                id,
+                200,
+                &[("content-length", said)],
+                &"x".repeat(sent.parse().unwrap()),
+            ),
             ["drip", said, sent] => {
                 self.head(id, 200, &[("content-length", said)], false);
                 std::thread::sleep(std::time::Duration::from_millis(30));
-                self.send(Kind::Data, 0, id, 0, "x".repeat(sent.parse().unwrap()).as_bytes());
+                self.send(
+                    Kind::Data,
+                    0,
+                    id,
+                    0,
+                    "x".repeat(sent.parse().unwrap()).as_bytes(),
+                );
                 self.send(Kind::End, 0, id, 0, b"");
                 self.done(id, outcome::OK);
             }
@@ -174,7 +240,10 @@ impl Guest<'_> {
                 self.head(id, 200, &[("trailer", "x-sum")], false);
                 let stream = self.streams.get_mut(&id).unwrap();
                 stream.out.push_back(b"body".to_vec());
-                stream.end = Some(vec![("x-sum".into(), "4".into()), ("content-length".into(), "9".into())]);
+                stream.end = Some(vec![
+                    ("x-sum".into(), "4".into()),
+                    ("content-length".into(), "9".into()),
+                ]);
                 self.push_out(id);
             }
             ["big", mib] => {
@@ -184,9 +253,24 @@ impl Guest<'_> {
                 stream.end = Some(Vec::new());
                 self.push_out(id);
             }
-            ["hop"] => self.answer(id, 200, &[("connection", "x-gone"), ("x-gone", "1"), ("keep-alive", "1"), ("upgrade", "h2c")], "hop"),
+            ["hop"] => self.answer(
+                id,
+                200,
+                &[
+                    ("connection", "x-gone"),
+                    ("x-gone", "1"),
+                    ("keep-alive", "1"),
+                    ("upgrade", "h2c"),
+                ],
+                "hop",
+            ),
             ["bad-field"] => self.answer(id, 200, &[("x y", "1")], "bad"),
-            ["two-lengths"] => self.answer(id, 200, &[("content-length", "3"), ("content-length", "4")], "abc"),
+            ["two-lengths"] => self.answer(
+                id,
+                200,
+                &[("content-length", "3"), ("content-length", "4")],
+                "abc",
+            ),
             ["noresponse"] => self.done(id, outcome::OK),
             ["trap"] => {
                 self.send(Kind::Reset, 0, id, reset::TRAP, b"unreachable");
@@ -217,7 +301,9 @@ impl Guest<'_> {
     }
 
     fn data(&mut self, id: u32, payload: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         assert!(payload.len() <= MAX_DATA);
         stream.read += payload.len();
         if let Some(parent) = stream.parent {
@@ -230,15 +316,32 @@ impl Guest<'_> {
             return self.push_out(id);
         }
         // An echo grants what it has passed on; the others grant at once.
-        self.send(Kind::Credit, 0, id, u32::try_from(payload.len()).unwrap(), b"");
+        self.send(
+            Kind::Credit,
+            0,
+            id,
+            u32::try_from(payload.len()).unwrap(),
+            b"",
+        );
     }
 
     fn end(&mut self, id: u32, payload: &[u8]) {
         let trailers: Vec<(String, String)> = Fields::read(payload)
             .unwrap()
-            .map(|field| field.map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), String::from_utf8_lossy(v).into_owned())).unwrap())
+            .map(|field| {
+                field
+                    .map(|(n, v)| {
+                        (
+                            String::from_utf8_lossy(n).into_owned(),
+                            String::from_utf8_lossy(v).into_owned(),
+                        )
+                    })
+                    .unwrap()
+            })
             .collect();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if let Some(parent) = stream.parent {
             self.streams.remove(&id);
             self.streams.get_mut(&parent).unwrap().end = Some(trailers);
@@ -256,7 +359,9 @@ impl Guest<'_> {
     /// Sends what there is credit for.
     fn push_out(&mut self, id: u32) {
         loop {
-            let Some(stream) = self.streams.get_mut(&id) else { return };
+            let Some(stream) = self.streams.get_mut(&id) else {
+                return;
+            };
             if stream.ended {
                 return;
             }
@@ -265,7 +370,9 @@ impl Guest<'_> {
                 stream.make -= take;
                 stream.out.push_back(vec![0x61; take]);
             }
-            let Some(mut data) = stream.out.pop_front() else { break };
+            let Some(mut data) = stream.out.pop_front() else {
+                break;
+            };
             if stream.credit == 0 {
                 stream.out.push_front(data);
                 return;
@@ -281,12 +388,17 @@ impl Guest<'_> {
                 self.send(Kind::Credit, 0, id, u32::try_from(data.len()).unwrap(), b"");
             }
         }
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if let Some(trailers) = stream.end.take() {
             stream.ended = true;
             let mut payload = Vec::new();
             if !trailers.is_empty() {
-                Fields::write(&mut payload, trailers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
+                Fields::write(
+                    &mut payload,
+                    trailers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())),
+                );
             }
             self.send(Kind::End, 0, id, 0, &payload);
             self.done(id, outcome::OK);
@@ -297,12 +409,32 @@ impl Guest<'_> {
         let (scheme, rest) = url.split_once("://").unwrap();
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let mut payload = Vec::new();
-        let times = Timeouts { first_byte_ns: 2_000_000_000, ..Timeouts::default() };
-        RequestHead::write(&mut payload, if whole { "GET" } else { "POST" }, Some(scheme), Some(authority), Some(path), times);
-        Fields::write(&mut payload, [("x-from", "guest"), ("connection", "x-from")].into_iter());
+        let times = Timeouts {
+            first_byte_ns: 2_000_000_000,
+            ..Timeouts::default()
+        };
+        RequestHead::write(
+            &mut payload,
+            if whole { "GET" } else { "POST" },
+            Some(scheme),
+            Some(authority),
+            Some(path),
+            times,
+        );
+        Fields::write(
+            &mut payload,
+            [("x-from", "guest"), ("connection", "x-from")].into_iter(),
+        );
         let id = self.next_call | OUTGOING;
         self.next_call += 1;
-        self.streams.insert(id, Stream { parent: Some(parent), credit: INITIAL_CREDIT as usize, ..Stream::default() });
+        self.streams.insert(
+            id,
+            Stream {
+                parent: Some(parent),
+                credit: INITIAL_CREDIT as usize,
+                ..Stream::default()
+            },
+        );
         self.send(Kind::Request, FLAG_END, id, 0, &payload);
     }
 
@@ -311,10 +443,22 @@ impl Guest<'_> {
         let head = ResponseHead::read(payload).unwrap();
         let fields: Vec<(String, String)> = head
             .fields
-            .map(|field| field.map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), String::from_utf8_lossy(v).into_owned())).unwrap())
+            .map(|field| {
+                field
+                    .map(|(n, v)| {
+                        (
+                            String::from_utf8_lossy(n).into_owned(),
+                            String::from_utf8_lossy(v).into_owned(),
+                        )
+                    })
+                    .unwrap()
+            })
             .filter(|(name, _)| name.starts_with("x-"))
             .collect();
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
         self.head(parent, head.status, &fields, whole);
         if whole {
             self.streams.remove(&id);
@@ -345,7 +489,13 @@ impl Guest<'_> {
             "grant" => {
                 self.send(Kind::Credit, 0, id, u32::MAX, b"");
             }
-            "bad-head" => self.send(Kind::Response, FLAG_END, id, 0, b"\xc8\x00\xff\xff\xff\x00\x01"),
+            "bad-head" => self.send(
+                Kind::Response,
+                FLAG_END,
+                id,
+                0,
+                b"\xc8\x00\xff\xff\xff\x00\x01",
+            ),
             "bad-status" => self.head(id, 5, &[], true),
             "two-dones" => {
                 self.done(id, outcome::OK);
@@ -355,15 +505,20 @@ impl Guest<'_> {
             "ready" => self.send(Kind::Ready, 0, 0, 0, b""),
             "bad-log" => self.send(Kind::Log, 0, id, 9, b"x"),
             "index" => {
-                self.raw.control(Control::Produced).store(u64::MAX / 2, Ordering::Release);
+                self.raw
+                    .control(Control::Produced)
+                    .store(u64::MAX / 2, Ordering::Release);
                 self.ring();
             }
             "garbage" => {
                 let at = self.raw.control(Control::Produced).load(Ordering::Relaxed);
                 for n in 0..512 {
-                    self.raw.data()[(at as usize + n) % self.raw.data().len()].store(0xDEAD_BEEF_0000_0000 | n as u64, Ordering::Relaxed);
+                    self.raw.data()[(at as usize + n) % self.raw.data().len()]
+                        .store(0xDEAD_BEEF_0000_0000 | n as u64, Ordering::Relaxed);
                 }
-                self.raw.control(Control::Produced).store(at + 512, Ordering::Release);
+                self.raw
+                    .control(Control::Produced)
+                    .store(at + 512, Ordering::Release);
                 self.ring();
             }
             "half-record" => {
@@ -372,9 +527,12 @@ impl Guest<'_> {
                 header.len = 64 << 10;
                 let words = header.to_words();
                 for (n, word) in words.iter().enumerate() {
-                    self.raw.data()[(at as usize + n) % self.raw.data().len()].store(*word, Ordering::Relaxed);
+                    self.raw.data()[(at as usize + n) % self.raw.data().len()]
+                        .store(*word, Ordering::Relaxed);
                 }
-                self.raw.control(Control::Produced).store(at + HEADER_LEN as u64 / 8, Ordering::Release);
+                self.raw
+                    .control(Control::Produced)
+                    .store(at + HEADER_LEN as u64 / 8, Ordering::Release);
                 self.ring();
             }
             "bad-call" => self.send(Kind::Request, 0, OUTGOING, 0, b"\xff\xff\xff\xff"),

@@ -2,11 +2,19 @@
 //!
 //! The executable is its own worker: started with `__worker`, it speaks the worker's protocol, and each "VM" is a
 //! thread at the other end of the rings ([`guest`]). What such a guest does, good or evil, the request's path says.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-#![allow(unreachable_pub, missing_docs, reason = "one test in several files has no public interface")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    reason = "one test in several files has no public interface"
+)]
 
-mod client;
 mod cases;
+mod client;
 mod conformance;
 mod guest;
 mod worker;
@@ -22,7 +30,10 @@ fn main() -> ExitCode {
         worker::run();
         return ExitCode::SUCCESS;
     }
-    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let (mut failed, mut passed) = (Vec::new(), 0);
     for (name, case) in cases::CASES.iter().chain(conformance::CASES) {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
@@ -39,6 +50,13 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\ntest result: {passed} passed, {} failed {failed:?}", failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "\ntest result: {passed} passed, {} failed {failed:?}",
+        failed.len()
+    );
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -47,7 +47,12 @@ impl Body {
     /// A body of `expected` bytes, or of any number.
     pub fn new(of: Of, expected: Option<u64>) -> Body {
         let to = To::Waiting(Vec::new(), None);
-        Body(Arc::new(Local::new(Inner { to, of, expected, written: 0 })))
+        Body(Arc::new(Local::new(Inner {
+            to,
+            of,
+            expected,
+            written: 0,
+        })))
     }
 
     /// How many bytes may be written now. `None`: nobody wants them.
@@ -66,13 +71,20 @@ impl Body {
 
     /// Sends bytes, and waits where they are more than was permitted.
     pub fn write(&self, state: &State, bytes: &[u8]) -> Result<(), StreamError> {
-        let too_much = || Err(StreamError::Trap(wasmtime::format_err!("write exceeded budget")));
+        let too_much = || {
+            Err(StreamError::Trap(wasmtime::format_err!(
+                "write exceeded budget"
+            )))
+        };
         if bytes.len() > LARGEST_WRITE {
             return too_much();
         }
         let (id, over) = self.0.with(|b| {
             b.written = b.written.saturating_add(bytes.len() as u64);
-            let over = b.expected.is_some_and(|n| b.written > n).then(|| b.size_error());
+            let over = b
+                .expected
+                .is_some_and(|n| b.written > n)
+                .then(|| b.size_error());
             let id = match &mut b.to {
                 To::Waiting(waiting, _) if waiting.len() + bytes.len() <= LARGEST_WRITE => {
                     if over.is_none() {
@@ -97,7 +109,9 @@ impl Body {
 
     /// The head has been sent: the body goes to this exchange from now on. Waits until what was written is sent.
     pub fn bind(&self, state: &State, id: u32) -> wasmtime::Result<()> {
-        let before = self.0.with(|b| core::mem::replace(&mut b.to, To::Exchange(id)));
+        let before = self
+            .0
+            .with(|b| core::mem::replace(&mut b.to, To::Exchange(id)));
         if let To::Waiting(bytes, trailers) = before {
             match send(state, id, &bytes) {
                 Ok(()) | Err(StreamError::Closed | StreamError::Failed(_)) => {}
@@ -114,16 +128,26 @@ impl Body {
 
     /// The head was dropped before it was sent, or the body before its end.
     pub fn abandon(&self) {
-        let (before, of) = self.0.with(|b| (core::mem::replace(&mut b.to, To::Nowhere), b.of));
+        let (before, of) = self
+            .0
+            .with(|b| (core::mem::replace(&mut b.to, To::Nowhere), b.of));
         if let To::Exchange(id) = before {
-            let code = if of == Of::Response { reset::BODY_INCOMPLETE } else { reset::HTTP_PROTOCOL_ERROR };
+            let code = if of == Of::Response {
+                reset::BODY_INCOMPLETE
+            } else {
+                reset::HTTP_PROTOCOL_ERROR
+            };
             streams::reset(id, code, "the component dropped the body before its end");
         }
     }
 
     /// The end of the body.
     pub fn finish(&self, trailers: Vec<u8>) -> Result<(), ErrorCode> {
-        let wrong = self.0.with(|b| b.expected.is_some_and(|n| n != b.written).then(|| b.size_error()));
+        let wrong = self.0.with(|b| {
+            b.expected
+                .is_some_and(|n| n != b.written)
+                .then(|| b.size_error())
+        });
         if let Some(code) = wrong {
             self.abandon();
             return Err(code);
@@ -155,7 +179,9 @@ impl Inner {
 /// Sends all of `bytes`, as the reader grants credit.
 fn send(state: &State, id: u32, mut bytes: &[u8]) -> Result<(), StreamError> {
     while !bytes.is_empty() {
-        let Some(credit) = streams::credit(id) else { return Err(StreamError::Closed) };
+        let Some(credit) = streams::credit(id) else {
+            return Err(StreamError::Closed);
+        };
         if credit == 0 {
             state.wait(None, || streams::writable(id))?;
             continue;

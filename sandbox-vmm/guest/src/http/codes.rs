@@ -1,6 +1,8 @@
 //! `wasi:http/types.error-code` and its numbers on the rings.
 
-use crate::link::bindings::wasi::http::types::{DnsErrorPayload, ErrorCode, FieldSizePayload, TlsAlertReceivedPayload};
+use crate::link::bindings::wasi::http::types::{
+    DnsErrorPayload, ErrorCode, FieldSizePayload, TlsAlertReceivedPayload,
+};
 use crate::streams::Failure;
 use crate::wasi::io::IoError;
 use alloc::format;
@@ -12,7 +14,10 @@ pub fn error_code(failure: &Failure) -> ErrorCode {
     let text = (!failure.text.is_empty()).then(|| failure.text.clone());
     match failure.code {
         0 => ErrorCode::DnsTimeout,
-        1 => ErrorCode::DnsError(DnsErrorPayload { rcode: text, info_code: None }),
+        1 => ErrorCode::DnsError(DnsErrorPayload {
+            rcode: text,
+            info_code: None,
+        }),
         2 => ErrorCode::DestinationNotFound,
         3 => ErrorCode::DestinationUnavailable,
         4 => ErrorCode::DestinationIpProhibited,
@@ -25,7 +30,10 @@ pub fn error_code(failure: &Failure) -> ErrorCode {
         11 => ErrorCode::ConnectionLimitReached,
         12 => ErrorCode::TlsProtocolError,
         13 => ErrorCode::TlsCertificateError,
-        14 => ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload { alert_id: None, alert_message: text }),
+        14 => ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload {
+            alert_id: None,
+            alert_message: text,
+        }),
         15 => ErrorCode::HttpRequestDenied,
         16 => ErrorCode::HttpRequestLengthRequired,
         17 => ErrorCode::HttpRequestBodySize(None),
@@ -35,13 +43,22 @@ pub fn error_code(failure: &Failure) -> ErrorCode {
         21 => ErrorCode::HttpRequestHeaderSectionSize(None),
         22 => ErrorCode::HttpRequestHeaderSize(None),
         23 => ErrorCode::HttpRequestTrailerSectionSize(None),
-        24 => ErrorCode::HttpRequestTrailerSize(FieldSizePayload { field_name: text, field_size: None }),
+        24 => ErrorCode::HttpRequestTrailerSize(FieldSizePayload {
+            field_name: text,
+            field_size: None,
+        }),
         25 => ErrorCode::HttpResponseIncomplete,
         26 => ErrorCode::HttpResponseHeaderSectionSize(None),
-        27 => ErrorCode::HttpResponseHeaderSize(FieldSizePayload { field_name: text, field_size: None }),
+        27 => ErrorCode::HttpResponseHeaderSize(FieldSizePayload {
+            field_name: text,
+            field_size: None,
+        }),
         28 => ErrorCode::HttpResponseBodySize(None),
         29 => ErrorCode::HttpResponseTrailerSectionSize(None),
-        30 => ErrorCode::HttpResponseTrailerSize(FieldSizePayload { field_name: text, field_size: None }),
+        30 => ErrorCode::HttpResponseTrailerSize(FieldSizePayload {
+            field_name: text,
+            field_size: None,
+        }),
         31 => ErrorCode::HttpResponseTransferCoding(text),
         32 => ErrorCode::HttpResponseContentCoding(text),
         33 => ErrorCode::HttpResponseTimeout,
@@ -113,5 +130,9 @@ pub fn io_error(failure: &Failure) -> IoError {
 
 /// An error of a stream.
 pub fn of(code: ErrorCode) -> IoError {
-    IoError { text: format!("{code:?}"), http: Some(code), file: None }
+    IoError {
+        text: format!("{code:?}"),
+        http: Some(code),
+        file: None,
+    }
 }

@@ -45,12 +45,16 @@ struct List {
 }
 
 fn slice(bytes: &[u8], (start, len): (u32, u32)) -> &[u8] {
-    bytes.get(start as usize..(start + len) as usize).unwrap_or_default()
+    bytes
+        .get(start as usize..(start + len) as usize)
+        .unwrap_or_default()
 }
 
 impl List {
     fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + Clone {
-        self.spans.iter().map(|s| (slice(&self.bytes, s.name), slice(&self.bytes, s.value)))
+        self.spans
+            .iter()
+            .map(|s| (slice(&self.bytes, s.name), slice(&self.bytes, s.value)))
     }
 
     fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
@@ -62,7 +66,10 @@ impl List {
 
     /// Adds a field behind the last one of its name. `name` is in lower case.
     fn append(&mut self, name: &[u8], value: &[u8]) {
-        let last = self.spans.iter().rposition(|s| slice(&self.bytes, s.name) == name);
+        let last = self
+            .spans
+            .iter()
+            .rposition(|s| slice(&self.bytes, s.name) == name);
         let (at, name) = match last {
             Some(n) => (n + 1, self.spans.get(n).map_or((0, 0), |s| s.name)),
             None => (self.spans.len(), self.put(name)),
@@ -117,7 +124,10 @@ fn told(changed: Changed) -> Result<core::result::Result<(), HeaderError>> {
 impl Fields {
     /// Fields as they came over the ring, for reading only. Those that belong to the connection are left out.
     pub fn received(payload: &[u8], fields: sandbox_abi::head::Fields<'_>) -> Fields {
-        let mut list = List { bytes: payload.to_vec(), ..List::default() };
+        let mut list = List {
+            bytes: payload.to_vec(),
+            ..List::default()
+        };
         list.spans.reserve(fields.count().min(1024) as usize);
         let offset = |part: &[u8]| {
             let start = part.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
@@ -125,11 +135,17 @@ impl Fields {
         };
         for (name, value) in fields.flatten() {
             if !FORBIDDEN.contains(&name) {
-                list.spans.push(Span { name: offset(name), value: offset(value) });
+                list.spans.push(Span {
+                    name: offset(name),
+                    value: offset(value),
+                });
                 list.size += list.cost(true, name.len(), value.len());
             }
         }
-        Fields { list: Arc::new(list), mutable: false }
+        Fields {
+            list: Arc::new(list),
+            mutable: false,
+        }
     }
 
     /// No more changes.
@@ -145,7 +161,10 @@ impl Fields {
 
     /// Bytes that [`sandbox_abi::head::Fields::write`] makes of them.
     pub fn encoded_len(&self) -> usize {
-        4 + self.iter().map(|(n, v)| n.len() + v.len() + 8).sum::<usize>()
+        4 + self
+            .iter()
+            .map(|(n, v)| n.len() + v.len() + 8)
+            .sum::<usize>()
     }
 
     /// The `content-length`, if there is one.
@@ -168,12 +187,24 @@ impl Fields {
     }
 
     fn may_change(&self) -> Changed {
-        if self.mutable { Ok(()) } else { Err(Refused::Error(HeaderError::Immutable)) }
+        if self.mutable {
+            Ok(())
+        } else {
+            Err(Refused::Error(HeaderError::Immutable))
+        }
     }
 
     fn valid(name: &[u8], value: &[u8]) -> Changed {
-        let fine = if name == b"content-length" { syntax::content_length(value).is_some() } else { syntax::value(value) };
-        if fine { Ok(()) } else { Err(Refused::Error(HeaderError::InvalidSyntax)) }
+        let fine = if name == b"content-length" {
+            syntax::content_length(value).is_some()
+        } else {
+            syntax::value(value)
+        };
+        if fine {
+            Ok(())
+        } else {
+            Err(Refused::Error(HeaderError::InvalidSyntax))
+        }
     }
 
     fn append(&mut self, name: String, value: &[u8]) -> Changed {
@@ -203,9 +234,18 @@ impl Fields {
             size = size.saturating_add(value.len() + VALUE_COST);
         }
         let new = !self.iter().any(|(n, _)| n == name);
-        let mut list = if new { None } else { Some(self.list.without(&name)) };
+        let mut list = if new {
+            None
+        } else {
+            Some(self.list.without(&name))
+        };
         let before = list.as_ref().map_or(self.list.size, |l| l.size);
-        if before.saturating_add(size).saturating_add(name.len() + NAME_COST) > LARGEST && !values.is_empty() {
+        if before
+            .saturating_add(size)
+            .saturating_add(name.len() + NAME_COST)
+            > LARGEST
+            && !values.is_empty()
+        {
             return Err(Refused::TooLarge);
         }
         let to = match &mut list {
@@ -233,14 +273,20 @@ impl Fields {
 
 impl HostFields for State {
     fn new(&mut self) -> Result<Resource<Fields>> {
-        Ok(self.table.push(Fields { mutable: true, ..Fields::default() })?)
+        Ok(self.table.push(Fields {
+            mutable: true,
+            ..Fields::default()
+        })?)
     }
 
     fn from_list(
         &mut self,
         entries: Vec<(String, Vec<u8>)>,
     ) -> Result<core::result::Result<Resource<Fields>, HeaderError>> {
-        let mut fields = Fields { mutable: true, ..Fields::default() };
+        let mut fields = Fields {
+            mutable: true,
+            ..Fields::default()
+        };
         for (name, value) in entries {
             if let Err(e) = told(fields.append(name, &value))? {
                 return Ok(Err(e));
@@ -251,12 +297,18 @@ impl HostFields for State {
 
     fn get(&mut self, fields: Resource<Fields>, name: String) -> Result<Vec<Vec<u8>>> {
         let fields = self.table.get(&fields)?;
-        let matching = fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
+        let matching = fields
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
         Ok(matching.map(|(_, v)| v.to_vec()).collect())
     }
 
     fn has(&mut self, fields: Resource<Fields>, name: String) -> Result<bool> {
-        Ok(self.table.get(&fields)?.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
+        Ok(self
+            .table
+            .get(&fields)?
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
     }
 
     fn set(
@@ -268,7 +320,11 @@ impl HostFields for State {
         told(self.table.get_mut(&fields)?.set(name, &values))
     }
 
-    fn delete(&mut self, fields: Resource<Fields>, name: String) -> Result<core::result::Result<(), HeaderError>> {
+    fn delete(
+        &mut self,
+        fields: Resource<Fields>,
+        name: String,
+    ) -> Result<core::result::Result<(), HeaderError>> {
         told(self.table.get_mut(&fields)?.delete(name))
     }
 
@@ -284,7 +340,10 @@ impl HostFields for State {
     fn entries(&mut self, fields: Resource<Fields>) -> Result<Vec<(String, Vec<u8>)>> {
         let fields = self.table.get(&fields)?;
         // Names are tokens, thus ASCII.
-        Ok(fields.iter().map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), v.to_vec())).collect())
+        Ok(fields
+            .iter()
+            .map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), v.to_vec()))
+            .collect())
     }
 
     fn clone(&mut self, fields: Resource<Fields>) -> Result<Resource<Fields>> {

@@ -3,7 +3,8 @@
 use crate::http::codes;
 use crate::http::fields::Fields;
 use crate::link::bindings::wasi::http::types::{
-    ErrorCode, HostFutureTrailers, HostIncomingBody, HostIncomingRequest, HostIncomingResponse, Method, Scheme,
+    ErrorCode, HostFutureTrailers, HostIncomingBody, HostIncomingRequest, HostIncomingResponse,
+    Method, Scheme,
 };
 use crate::runtime::State;
 use crate::streams;
@@ -57,7 +58,10 @@ fn method(name: &str) -> Method {
 
 impl IncomingRequest {
     /// The request of an exchange.
-    pub fn new(id: u32, payload: &[u8]) -> core::result::Result<IncomingRequest, sandbox_abi::wire::Malformed> {
+    pub fn new(
+        id: u32,
+        payload: &[u8],
+    ) -> core::result::Result<IncomingRequest, sandbox_abi::wire::Malformed> {
         let head = RequestHead::read(payload)?;
         Ok(IncomingRequest {
             method: method(head.method),
@@ -101,7 +105,10 @@ impl HostIncomingRequest for State {
         request: Resource<IncomingRequest>,
     ) -> Result<core::result::Result<Resource<IncomingBody>, ()>> {
         match self.table.get_mut(&request)?.body.take() {
-            Some(reader) => Ok(Ok(self.table.push(IncomingBody { reader, streaming: false })?)),
+            Some(reader) => Ok(Ok(self.table.push(IncomingBody {
+                reader,
+                streaming: false,
+            })?)),
             None => Ok(Err(())),
         }
     }
@@ -137,7 +144,10 @@ impl HostIncomingResponse for State {
         response: Resource<IncomingResponse>,
     ) -> Result<core::result::Result<Resource<IncomingBody>, ()>> {
         match self.table.get_mut(&response)?.body.take() {
-            Some(reader) => Ok(Ok(self.table.push(IncomingBody { reader, streaming: false })?)),
+            Some(reader) => Ok(Ok(self.table.push(IncomingBody {
+                reader,
+                streaming: false,
+            })?)),
             None => Ok(Err(())),
         }
     }
@@ -155,7 +165,10 @@ pub struct IncomingBody {
 }
 
 impl HostIncomingBody for State {
-    fn stream(&mut self, body: Resource<IncomingBody>) -> Result<core::result::Result<Resource<InputStream>, ()>> {
+    fn stream(
+        &mut self,
+        body: Resource<IncomingBody>,
+    ) -> Result<core::result::Result<Resource<InputStream>, ()>> {
         let entry = self.table.get_mut(&body)?;
         if core::mem::replace(&mut entry.streaming, true) {
             return Ok(Err(()));
@@ -166,7 +179,9 @@ impl HostIncomingBody for State {
 
     fn finish(&mut self, body: Resource<IncomingBody>) -> Result<Resource<FutureTrailers>> {
         let body = self.table.delete(body)?;
-        Ok(self.table.push(FutureTrailers { reader: Some(body.reader) })?)
+        Ok(self.table.push(FutureTrailers {
+            reader: Some(body.reader),
+        })?)
     }
 
     fn drop(&mut self, body: Resource<IncomingBody>) -> Result<()> {
@@ -194,7 +209,9 @@ impl HostFutureTrailers for State {
     fn get(&mut self, future: Resource<FutureTrailers>) -> Result<Option<Trailers>> {
         self.check()?;
         let entry = self.table.get_mut(&future)?;
-        let Some(reader) = &entry.reader else { return Ok(Some(Err(()))) };
+        let Some(reader) = &entry.reader else {
+            return Ok(Some(Err(())));
+        };
         if !streams::discard(reader.0) {
             return Ok(None);
         }

@@ -44,18 +44,31 @@ type Set = core::result::Result<(), ()>;
 impl HostOutgoingRequest for State {
     fn new(&mut self, headers: Resource<Fields>) -> Result<Resource<OutgoingRequest>> {
         let headers = self.table.delete(headers)?.freeze();
-        let request = OutgoingRequest { method: Method::Get, scheme: None, authority: None, path: None, headers, body: None };
+        let request = OutgoingRequest {
+            method: Method::Get,
+            scheme: None,
+            authority: None,
+            path: None,
+            headers,
+            body: None,
+        };
         Ok(self.table.push(request)?)
     }
 
-    fn body(&mut self, request: Resource<OutgoingRequest>) -> Result<core::result::Result<Resource<OutgoingBody>, ()>> {
+    fn body(
+        &mut self,
+        request: Resource<OutgoingRequest>,
+    ) -> Result<core::result::Result<Resource<OutgoingBody>, ()>> {
         let request = self.table.get_mut(&request)?;
         if request.body.is_some() {
             return Ok(Err(()));
         }
         let body = Body::new(Of::Request, request.headers.content_length());
         request.body = Some(body.clone());
-        Ok(Ok(self.table.push(OutgoingBody { body, streaming: false })?))
+        Ok(Ok(self.table.push(OutgoingBody {
+            body,
+            streaming: false,
+        })?))
     }
 
     fn method(&mut self, request: Resource<OutgoingRequest>) -> Result<Method> {
@@ -75,7 +88,11 @@ impl HostOutgoingRequest for State {
         Ok(self.table.get(&request)?.path.clone())
     }
 
-    fn set_path_with_query(&mut self, request: Resource<OutgoingRequest>, path: Option<String>) -> Result<Set> {
+    fn set_path_with_query(
+        &mut self,
+        request: Resource<OutgoingRequest>,
+        path: Option<String>,
+    ) -> Result<Set> {
         let request = self.table.get_mut(&request)?;
         if path.as_deref().is_some_and(|s| !syntax::path_with_query(s)) {
             return Ok(Err(()));
@@ -88,7 +105,11 @@ impl HostOutgoingRequest for State {
         Ok(self.table.get(&request)?.scheme.clone())
     }
 
-    fn set_scheme(&mut self, request: Resource<OutgoingRequest>, scheme: Option<Scheme>) -> Result<Set> {
+    fn set_scheme(
+        &mut self,
+        request: Resource<OutgoingRequest>,
+        scheme: Option<Scheme>,
+    ) -> Result<Set> {
         let request = self.table.get_mut(&request)?;
         if matches!(&scheme, Some(Scheme::Other(s)) if !syntax::scheme(s)) {
             return Ok(Err(()));
@@ -101,7 +122,11 @@ impl HostOutgoingRequest for State {
         Ok(self.table.get(&request)?.authority.clone())
     }
 
-    fn set_authority(&mut self, request: Resource<OutgoingRequest>, authority: Option<String>) -> Result<Set> {
+    fn set_authority(
+        &mut self,
+        request: Resource<OutgoingRequest>,
+        authority: Option<String>,
+    ) -> Result<Set> {
         let request = self.table.get_mut(&request)?;
         if authority.as_deref().is_some_and(|s| !syntax::authority(s)) {
             return Ok(Err(()));
@@ -138,7 +163,11 @@ impl HostRequestOptions for State {
         Ok(self.table.get(&options)?.connect)
     }
 
-    fn set_connect_timeout(&mut self, options: Resource<RequestOptions>, duration: Option<u64>) -> Result<Set> {
+    fn set_connect_timeout(
+        &mut self,
+        options: Resource<RequestOptions>,
+        duration: Option<u64>,
+    ) -> Result<Set> {
         self.table.get_mut(&options)?.connect = duration;
         Ok(Ok(()))
     }
@@ -147,7 +176,11 @@ impl HostRequestOptions for State {
         Ok(self.table.get(&options)?.first_byte)
     }
 
-    fn set_first_byte_timeout(&mut self, options: Resource<RequestOptions>, duration: Option<u64>) -> Result<Set> {
+    fn set_first_byte_timeout(
+        &mut self,
+        options: Resource<RequestOptions>,
+        duration: Option<u64>,
+    ) -> Result<Set> {
         self.table.get_mut(&options)?.first_byte = duration;
         Ok(Ok(()))
     }
@@ -156,7 +189,11 @@ impl HostRequestOptions for State {
         Ok(self.table.get(&options)?.between_bytes)
     }
 
-    fn set_between_bytes_timeout(&mut self, options: Resource<RequestOptions>, duration: Option<u64>) -> Result<Set> {
+    fn set_between_bytes_timeout(
+        &mut self,
+        options: Resource<RequestOptions>,
+        duration: Option<u64>,
+    ) -> Result<Set> {
         self.table.get_mut(&options)?.between_bytes = duration;
         Ok(Ok(()))
     }
@@ -202,11 +239,15 @@ impl OutgoingRequest {
         let Some(authority) = self.authority.as_deref().filter(|a| !a.is_empty()) else {
             return Err(ErrorCode::HttpRequestUriInvalid);
         };
-        let Some(path) = self.path.as_deref() else { return Err(ErrorCode::HttpProtocolError) };
+        let Some(path) = self.path.as_deref() else {
+            return Err(ErrorCode::HttpProtocolError);
+        };
         let path = if path.is_empty() { "/" } else { path };
         let len = self.headers.encoded_len() + method.len() + authority.len() + path.len() + 64;
         if len > MAX_PAYLOAD {
-            return Err(ErrorCode::HttpRequestHeaderSectionSize(u32::try_from(len).ok()));
+            return Err(ErrorCode::HttpRequestHeaderSectionSize(
+                u32::try_from(len).ok(),
+            ));
         }
         let timeouts = Timeouts {
             connect_ns: options.connect.unwrap_or(0),
@@ -214,7 +255,14 @@ impl OutgoingRequest {
             between_bytes_ns: options.between_bytes.unwrap_or(0),
         };
         let mut payload = Vec::with_capacity(len);
-        RequestHead::write(&mut payload, method, Some(scheme), Some(authority), Some(path), timeouts);
+        RequestHead::write(
+            &mut payload,
+            method,
+            Some(scheme),
+            Some(authority),
+            Some(path),
+            timeouts,
+        );
         head::Fields::write(&mut payload, self.headers.iter());
         Ok(payload)
     }
@@ -249,16 +297,24 @@ impl outgoing_handler::Host for State {
                 streams::send_head(header, &payload);
             }
         }
-        Ok(Ok(self.table.push(FutureResponse { exchange: Some(Reader::new(id)), id })?))
+        Ok(Ok(self.table.push(FutureResponse {
+            exchange: Some(Reader::new(id)),
+            id,
+        })?))
     }
 }
 
-type Response = core::result::Result<core::result::Result<Resource<IncomingResponse>, ErrorCode>, ()>;
+type Response =
+    core::result::Result<core::result::Result<Resource<IncomingResponse>, ErrorCode>, ()>;
 
 impl HostFutureIncomingResponse for State {
     fn subscribe(&mut self, future: Resource<FutureResponse>) -> Result<Resource<Pollable>> {
         let entry = self.table.get(&future)?;
-        let pollable = if entry.exchange.is_some() { Pollable::Response(entry.id) } else { Pollable::Ready };
+        let pollable = if entry.exchange.is_some() {
+            Pollable::Response(entry.id)
+        } else {
+            Pollable::Ready
+        };
         Ok(self.table.push_child(pollable, &future)?)
     }
 
@@ -268,17 +324,26 @@ impl HostFutureIncomingResponse for State {
         if entry.exchange.is_none() {
             return Ok(Some(Err(())));
         }
-        let Some(answer) = streams::answer(entry.id) else { return Ok(None) };
+        let Some(answer) = streams::answer(entry.id) else {
+            return Ok(None);
+        };
         let reader = entry.exchange.take();
         let payload = match answer {
             Ok(payload) => payload,
             Err(failure) => return Ok(Some(Ok(Err(codes::error_code(&failure))))),
         };
         let Ok(head) = ResponseHead::read(&payload) else {
-            let failure = Failure { code: reset::HTTP_PROTOCOL_ERROR, text: String::new() };
+            let failure = Failure {
+                code: reset::HTTP_PROTOCOL_ERROR,
+                text: String::new(),
+            };
             return Ok(Some(Ok(Err(codes::error_code(&failure)))));
         };
-        let response = IncomingResponse { status: head.status, headers: Fields::received(&payload, head.fields), body: reader };
+        let response = IncomingResponse {
+            status: head.status,
+            headers: Fields::received(&payload, head.fields),
+            body: reader,
+        };
         Ok(Some(Ok(Ok(self.table.push(response)?))))
     }
 

@@ -35,7 +35,11 @@ impl Drop for OutgoingResponse {
 impl HostOutgoingResponse for State {
     fn new(&mut self, headers: Resource<Fields>) -> Result<Resource<OutgoingResponse>> {
         let headers = self.table.delete(headers)?.freeze();
-        Ok(self.table.push(OutgoingResponse { status: 200, headers, body: None })?)
+        Ok(self.table.push(OutgoingResponse {
+            status: 200,
+            headers,
+            body: None,
+        })?)
     }
 
     fn status_code(&mut self, response: Resource<OutgoingResponse>) -> Result<u16> {
@@ -60,14 +64,20 @@ impl HostOutgoingResponse for State {
         Ok(self.table.push(headers)?)
     }
 
-    fn body(&mut self, response: Resource<OutgoingResponse>) -> Result<core::result::Result<Resource<OutgoingBody>, ()>> {
+    fn body(
+        &mut self,
+        response: Resource<OutgoingResponse>,
+    ) -> Result<core::result::Result<Resource<OutgoingBody>, ()>> {
         let response = self.table.get_mut(&response)?;
         if response.body.is_some() {
             return Ok(Err(()));
         }
         let body = Body::new(Of::Response, response.headers.content_length());
         response.body = Some(body.clone());
-        Ok(Ok(self.table.push(OutgoingBody { body, streaming: false })?))
+        Ok(Ok(self.table.push(OutgoingBody {
+            body,
+            streaming: false,
+        })?))
     }
 
     fn drop(&mut self, response: Resource<OutgoingResponse>) -> Result<()> {
@@ -86,7 +96,9 @@ pub struct OutgoingBody {
 
 /// Trailers as they go over the ring; `None` if they are larger than the deployment allows.
 fn encode(fields: Option<&Fields>, most: u32) -> Option<Vec<u8>> {
-    let Some(fields) = fields else { return Some(Vec::new()) };
+    let Some(fields) = fields else {
+        return Some(Vec::new());
+    };
     let len = fields.encoded_len();
     if len > most as usize {
         return None;
@@ -97,7 +109,10 @@ fn encode(fields: Option<&Fields>, most: u32) -> Option<Vec<u8>> {
 }
 
 impl HostOutgoingBody for State {
-    fn write(&mut self, body: Resource<OutgoingBody>) -> Result<core::result::Result<Resource<OutputStream>, ()>> {
+    fn write(
+        &mut self,
+        body: Resource<OutgoingBody>,
+    ) -> Result<core::result::Result<Resource<OutputStream>, ()>> {
         let entry = self.table.get_mut(&body)?;
         if core::mem::replace(&mut entry.streaming, true) {
             return Ok(Err(()));
@@ -179,7 +194,11 @@ impl State {
         let len = response.headers.encoded_len();
         if len > self.settings.limits.head_bytes as usize {
             self.answer = Answer::Failed;
-            streams::reset(self.id, reset::HEAD_TOO_LARGE, "the head of the response is larger than the deployment allows");
+            streams::reset(
+                self.id,
+                reset::HEAD_TOO_LARGE,
+                "the head of the response is larger than the deployment allows",
+            );
             bail!("the response's head of {len} bytes is larger than the deployment allows");
         }
         let mut payload = Vec::with_capacity(len + 2);

@@ -35,7 +35,9 @@ pub fn content_length(s: &[u8]) -> Option<u64> {
 
 /// A scheme.
 pub fn scheme(s: &str) -> bool {
-    s.len() <= LONGEST_SCHEME && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.~".contains(&b))
+    s.len() <= LONGEST_SCHEME
+        && s.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.~".contains(&b))
 }
 
 fn path_byte(b: u8) -> bool {
@@ -74,7 +76,16 @@ pub fn authority(s: &str) -> bool {
                 (colons, percent) = (0, false);
             }
             b'@' => (colons, percent) = (0, false),
-            b'!' | b'$' | b'&'..=b'.' | b'0'..=b'9' | b';' | b'=' | b'A'..=b'Z' | b'_' | b'a'..=b'z' | b'~' => {}
+            b'!'
+            | b'$'
+            | b'&'..=b'.'
+            | b'0'..=b'9'
+            | b';'
+            | b'='
+            | b'A'..=b'Z'
+            | b'_'
+            | b'a'..=b'z'
+            | b'~' => {}
             _ => return false,
         }
         if colons > 8 {

@@ -4,7 +4,12 @@ use crate::kernel::{sched, time};
 
 /// Starts counting for the running thread, with no limit.
 pub fn begin_request() {
-    sched::account(|a| *a = sched::Account { turn_ns: time::monotonic_ns(), ..Default::default() });
+    sched::account(|a| {
+        *a = sched::Account {
+            turn_ns: time::monotonic_ns(),
+            ..Default::default()
+        }
+    });
 }
 
 /// Nanoseconds of processor time that the running thread has used.

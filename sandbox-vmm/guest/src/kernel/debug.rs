@@ -29,7 +29,12 @@ impl Write for Line {
 
 /// Writes a line of at most 512 bytes; the rest is cut off. Needs no heap, so that it works in a panic.
 pub fn line(args: core::fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; 512], len: 0 };
+    let mut line = Line {
+        bytes: [0; 512],
+        len: 0,
+    };
     let _ = line.write_fmt(args);
-    crate::kernel::port::debug(core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("(not UTF-8)"));
+    crate::kernel::port::debug(
+        core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("(not UTF-8)"),
+    );
 }

@@ -20,7 +20,12 @@ struct Frames {
     count: u64,
 }
 
-static FRAMES: Local<Frames> = Local::new(Frames { next: 0, end: 0, free: 0, count: 0 });
+static FRAMES: Local<Frames> = Local::new(Frames {
+    next: 0,
+    end: 0,
+    free: 0,
+    count: 0,
+});
 
 /// Frames that only the runtime may have: a wasm program that eats all memory must not take the runtime down.
 const RESERVE: u64 = 512;

@@ -46,18 +46,22 @@ static HEAP: Heap = Heap(Local::new(Dlmalloc::new_with_allocator(Chunks)));
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout is not empty, as GlobalAlloc demands.
-        self.0.with(|h| unsafe { h.malloc(layout.size(), layout.align()) })
+        self.0
+            .with(|h| unsafe { h.malloc(layout.size(), layout.align()) })
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        self.0.with(|h| unsafe { h.calloc(layout.size(), layout.align()) })
+        self.0
+            .with(|h| unsafe { h.calloc(layout.size(), layout.align()) })
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller got `pointer` from here with this layout.
-        self.0.with(|h| unsafe { h.free(pointer, layout.size(), layout.align()) })
+        self.0
+            .with(|h| unsafe { h.free(pointer, layout.size(), layout.align()) })
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as above, and the new size is not empty.
-        self.0.with(|h| unsafe { h.realloc(pointer, layout.size(), layout.align(), size) })
+        self.0
+            .with(|h| unsafe { h.realloc(pointer, layout.size(), layout.align(), size) })
     }
 }

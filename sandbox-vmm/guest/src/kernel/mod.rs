@@ -20,7 +20,6 @@ pub mod stack;
 pub mod time;
 pub mod trap;
 
-
 /// Starts all of it, in the order in which they need each other.
 pub fn init() {
     trap::init();

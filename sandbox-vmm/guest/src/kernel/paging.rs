@@ -116,9 +116,13 @@ pub fn init() -> Result<(), NoTables> {
         unsafe { at.write_volatile(va | PRESENT | WRITE | LARGE | NO_EXECUTE) };
         va += LARGE_PAGE;
     }
-    update(layout::RINGS, layout::RINGS + layout::RINGS_LEN, |va, _| va | PRESENT | WRITE | NO_EXECUTE)?;
+    update(layout::RINGS, layout::RINGS + layout::RINGS_LEN, |va, _| {
+        va | PRESENT | WRITE | NO_EXECUTE
+    })?;
     let artifact = crate::kernel::boot::get(field::ARTIFACT_LEN).next_multiple_of(PAGE);
-    update(layout::ARTIFACT, layout::ARTIFACT + artifact, |va, _| va | PRESENT | NO_EXECUTE)
+    update(layout::ARTIFACT, layout::ARTIFACT + artifact, |va, _| {
+        va | PRESENT | NO_EXECUTE
+    })
 }
 
 /// Forgets all cached translations.

@@ -27,7 +27,11 @@ pub fn init() {
     for (n, word) in seed.chunks_exact_mut(8).enumerate() {
         let at = field::SEED + n as u64 * 8;
         // SAFETY: cpuid says that the instruction is there.
-        let own = if has_rdrand { unsafe { processor() } } else { 0 };
+        let own = if has_rdrand {
+            unsafe { processor() }
+        } else {
+            0
+        };
         word.copy_from_slice(&(boot::get(at) ^ own).to_le_bytes());
         boot::set(at, 0);
     }

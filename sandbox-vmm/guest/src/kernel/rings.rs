@@ -100,10 +100,16 @@ pub fn send(header: Header, payload: &[u8]) {
 
 /// Hands all records that wait to `deliver`. `true` if there were any.
 pub fn drain(mut deliver: impl FnMut(Header, &[u8])) -> bool {
-    let Some(mut buffer) = BUFFER.with(Option::take) else { return false };
+    let Some(mut buffer) = BUFFER.with(Option::take) else {
+        return false;
+    };
     let mut any = false;
     loop {
-        match with(|r| r.from_host.pop(&mut buffer).map(|record| record.map(|(header, payload)| (header, payload.len())))) {
+        match with(|r| {
+            r.from_host
+                .pop(&mut buffer)
+                .map(|record| record.map(|(header, payload)| (header, payload.len())))
+        }) {
             Ok(Some((header, len))) => {
                 any = true;
                 deliver(header, &buffer[..len]);
@@ -135,7 +141,9 @@ pub fn retry_senders() {
 /// Rings the doorbell if it is due: `now` or as soon as it has waited long enough.
 pub fn ring(now: bool) {
     let due = with(|r| match r.doorbell_due {
-        Some(since) if now || time::monotonic_ns().saturating_sub(since) > DOORBELL_DELAY_NS => r.doorbell_due.take().is_some(),
+        Some(since) if now || time::monotonic_ns().saturating_sub(since) > DOORBELL_DELAY_NS => {
+            r.doorbell_due.take().is_some()
+        }
         _ => false,
     });
     if due {

@@ -90,7 +90,10 @@ pub fn spawn(main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
         // SAFETY: the top of a stack is mapped and nobody uses it.
         unsafe { core::ptr::copy_nonoverlapping(frame.as_ptr(), rsp as *mut u64, frame.len()) };
         let slot = s.free.pop().unwrap_or(s.threads.len() as u32);
-        let generation = s.threads.get(slot as usize).map_or(0, |t| t.generation.wrapping_add(1));
+        let generation = s
+            .threads
+            .get(slot as usize)
+            .map_or(0, |t| t.generation.wrapping_add(1));
         let thread = Thread {
             generation,
             state: State::Ready,
@@ -121,7 +124,10 @@ impl Scheduler {
 pub fn current() -> ThreadId {
     SCHEDULER.with(|s| {
         let slot = s.current.expect("only threads ask who they are");
-        ThreadId { slot, generation: s.threads[slot as usize].generation }
+        ThreadId {
+            slot,
+            generation: s.threads[slot as usize].generation,
+        }
     })
 }
 
@@ -135,7 +141,14 @@ pub fn account<R>(f: impl FnOnce(&mut Account) -> R) -> R {
 
 /// wasmtime's thread-local state of the running context.
 pub fn tls(slot: usize) -> *mut u8 {
-    SCHEDULER.with(|s| s.running().map(|t| t.tls).unwrap_or_else(|| s.tls).get(slot).copied().unwrap_or(core::ptr::null_mut()))
+    SCHEDULER.with(|s| {
+        s.running()
+            .map(|t| t.tls)
+            .unwrap_or_else(|| s.tls)
+            .get(slot)
+            .copied()
+            .unwrap_or(core::ptr::null_mut())
+    })
 }
 
 /// Sets it.
@@ -154,7 +167,9 @@ pub fn set_tls(slot: usize, value: *mut u8) {
 /// Gives the processor up until [`unpark`], or until the monotonic clock shows `deadline`. May return early.
 pub fn park(deadline: Option<u64>) {
     let parked = SCHEDULER.with(|s| {
-        let Some(thread) = s.running() else { return false };
+        let Some(thread) = s.running() else {
+            return false;
+        };
         if core::mem::take(&mut thread.token) {
             return false;
         }
@@ -170,7 +185,13 @@ pub fn park(deadline: Option<u64>) {
 /// Lets a parked thread go on; one that runs will not park next time. A thread that is gone is left alone.
 pub fn unpark(id: ThreadId) {
     SCHEDULER.with(|s| {
-        let Some(thread) = s.threads.get_mut(id.slot as usize).filter(|t| t.generation == id.generation) else { return };
+        let Some(thread) = s
+            .threads
+            .get_mut(id.slot as usize)
+            .filter(|t| t.generation == id.generation)
+        else {
+            return;
+        };
         match thread.state {
             State::Parked => {
                 thread.state = State::Ready;
@@ -187,7 +208,11 @@ pub fn unpark(id: ThreadId) {
 /// `sandbox_abi::message::outcome`). The thread is not unparked.
 pub fn end(id: ThreadId, outcome: u32) {
     SCHEDULER.with(|s| {
-        if let Some(thread) = s.threads.get_mut(id.slot as usize).filter(|t| t.generation == id.generation) {
+        if let Some(thread) = s
+            .threads
+            .get_mut(id.slot as usize)
+            .filter(|t| t.generation == id.generation)
+        {
             thread.account.limit_ns = Some(0);
             thread.account.outcome = Some(outcome);
         }
@@ -211,10 +236,20 @@ pub fn yield_now() {
 #[unsafe(naked)]
 unsafe extern "C" fn switch(save: *mut u64, load: u64) {
     naked_asm!(
-        "push rbp", "push rbx", "push r12", "push r13", "push r14", "push r15",
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
         "mov [rdi], rsp",
         "mov rsp, rsi",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
         "ret",
     )
 }
@@ -277,7 +312,9 @@ fn timers() -> Option<u64> {
     SCHEDULER.with(|s| {
         let mut next: Option<u64> = None;
         for (slot, thread) in s.threads.iter_mut().enumerate() {
-            let Some(deadline) = thread.deadline.filter(|_| thread.state == State::Parked) else { continue };
+            let Some(deadline) = thread.deadline.filter(|_| thread.state == State::Parked) else {
+                continue;
+            };
             if deadline <= now {
                 thread.state = State::Ready;
                 thread.deadline = None;

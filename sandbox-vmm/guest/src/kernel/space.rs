@@ -70,8 +70,13 @@ struct Space {
     quarantine: Vec<Frame>,
 }
 
-static SPACE: Local<Space> =
-    Local::new(Space { ranges: Vec::new(), next: BASE, zeroes: Frame(0), stale: 0, quarantine: Vec::new() });
+static SPACE: Local<Space> = Local::new(Space {
+    ranges: Vec::new(),
+    next: BASE,
+    zeroes: Frame(0),
+    stale: 0,
+    quarantine: Vec::new(),
+});
 
 /// The request cannot be met.
 #[derive(Debug)]
@@ -85,7 +90,9 @@ impl From<paging::NoTables> for Refused {
 
 /// Takes the page of zeroes.
 pub fn init() {
-    SPACE.with(|s| s.zeroes = frames::take_system().unwrap_or_else(|| crate::kernel::fatal_memory()));
+    SPACE.with(|s| {
+        s.zeroes = frames::take_system().unwrap_or_else(|| crate::kernel::fatal_memory())
+    });
 }
 
 /// Reserves `len` bytes, none of them accessible.
@@ -95,12 +102,19 @@ pub fn reserve(len: u64) -> Result<u64, Refused> {
         if s.stale >= BATCH {
             s.flush();
         }
-        if let Some(range) = s.ranges.iter_mut().find(|r| r.state == State::Free && r.len == len) {
+        if let Some(range) = s
+            .ranges
+            .iter_mut()
+            .find(|r| r.state == State::Free && r.len == len)
+        {
             range.state = State::Used;
             return Ok(range.base);
         }
         let base = s.next;
-        s.next = base.checked_add(len.next_multiple_of(LARGE_PAGE) + LARGE_PAGE).filter(|n| *n <= END).ok_or(Refused)?;
+        s.next = base
+            .checked_add(len.next_multiple_of(LARGE_PAGE) + LARGE_PAGE)
+            .filter(|n| *n <= END)
+            .ok_or(Refused)?;
         s.ranges.push(Range {
             base,
             len,
@@ -142,7 +156,11 @@ pub fn show(from: u64, at: u64, len: u64) -> Result<(), Refused> {
     SPACE.with(|s| {
         let index = s.find(at).ok_or(Refused)?;
         let range = &s.ranges[index];
-        let image = Image { from, at: at - range.base, len };
+        let image = Image {
+            from,
+            at: at - range.base,
+            len,
+        };
         if range.filled && range.image != Some(image) {
             let (initial, end) = (range.initial, range.end);
             s.forget(index);
@@ -167,13 +185,21 @@ pub fn release(base: u64) -> Result<(), Refused> {
             return Ok(());
         }
         let (spare, mut extra) = (&mut range.spare, Vec::new());
-        paging::update(range.base + range.initial, range.base + range.end, |_, entry| {
-            if entry & PRESENT == PRESENT {
-                let frame = Frame(paging::address(entry));
-                if spare.len() < KEEP { spare.push(frame) } else { extra.push(frame) }
-            }
-            0
-        })?;
+        paging::update(
+            range.base + range.initial,
+            range.base + range.end,
+            |_, entry| {
+                if entry & PRESENT == PRESENT {
+                    let frame = Frame(paging::address(entry));
+                    if spare.len() < KEEP {
+                        spare.push(frame)
+                    } else {
+                        extra.push(frame)
+                    }
+                }
+                0
+            },
+        )?;
         range.end = range.initial;
         range.state = State::Stale;
         s.stale += 1;
@@ -198,7 +224,9 @@ pub fn fault(va: u64, write: bool) -> Fault {
         return Fault::Bad;
     }
     SPACE.with(|s| {
-        let Some(index) = s.find(va) else { return Fault::Bad };
+        let Some(index) = s.find(va) else {
+            return Fault::Bad;
+        };
         let range = &s.ranges[index];
         let offset = va - range.base;
         if range.state != State::Used || offset >= range.end {
@@ -216,7 +244,10 @@ pub fn fault(va: u64, write: bool) -> Fault {
 
 impl Space {
     fn find(&self, va: u64) -> Option<usize> {
-        let index = self.ranges.partition_point(|r| r.base <= va).checked_sub(1)?;
+        let index = self
+            .ranges
+            .partition_point(|r| r.base <= va)
+            .checked_sub(1)?;
         (va < self.ranges[index].base + self.ranges[index].len).then_some(index)
     }
 
@@ -225,7 +256,9 @@ impl Space {
         let range = &mut self.ranges[index];
         let (base, image, zeroes) = (range.base, range.image, self.zeroes.0);
         let shared = PRESENT | NO_EXECUTE | COPY_ON_WRITE;
-        paging::update(base, base + range.initial, |va, _| origin(image, va - base).unwrap_or(zeroes) | shared)?;
+        paging::update(base, base + range.initial, |va, _| {
+            origin(image, va - base).unwrap_or(zeroes) | shared
+        })?;
         range.filled = true;
         Ok(())
     }
@@ -241,8 +274,14 @@ impl Space {
             return Fault::Bad;
         }
         let from = origin(range.image, offset);
-        let frame = if from.is_some() { frames::take_dirty() } else { frames::take_zeroed() };
-        let Some(frame) = frame else { return Fault::NoMemory };
+        let frame = if from.is_some() {
+            frames::take_dirty()
+        } else {
+            frames::take_zeroed()
+        };
+        let Some(frame) = frame else {
+            return Fault::NoMemory;
+        };
         if let Some(from) = from {
             frames::copy(frame, from);
         }
@@ -272,7 +311,10 @@ impl Space {
         let (start, spare) = (range.base + range.end, &mut range.spare);
         let mut short = false;
         paging::update(start, range.base + end, |_, _| {
-            let frame = spare.pop().inspect(|f| frames::zero(*f)).or_else(frames::take_zeroed);
+            let frame = spare
+                .pop()
+                .inspect(|f| frames::zero(*f))
+                .or_else(frames::take_zeroed);
             short |= frame.is_none();
             frame.map_or(0, |f| f.0 | PRESENT | WRITE | NO_EXECUTE)
         })?;
@@ -299,7 +341,9 @@ impl Space {
         let range = &mut self.ranges[index];
         let dirty = core::mem::take(&mut range.dirty);
         for page in dirty {
-            self.quarantine.push(Frame(paging::address(paging::lookup(range.base + u64::from(page) * PAGE))));
+            self.quarantine.push(Frame(paging::address(paging::lookup(
+                range.base + u64::from(page) * PAGE,
+            ))));
         }
         let _ = paging::update(range.base, range.base + range.end, |_, _| 0);
         (range.image, range.initial, range.end) = (None, 0, 0);

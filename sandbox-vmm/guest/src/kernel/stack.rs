@@ -31,7 +31,10 @@ struct Pool {
     made: u64,
 }
 
-static POOL: Local<Pool> = Local::new(Pool { free: Vec::new(), made: 0 });
+static POOL: Local<Pool> = Local::new(Pool {
+    free: Vec::new(),
+    made: 0,
+});
 
 impl Stack {
     /// A stack; `None` if there are too many or no memory is left.
@@ -72,7 +75,9 @@ fn map(page: u64) -> Option<()> {
 
 /// Deals with a page fault at `va`: `true` if it was a stack's page that had no frame yet.
 pub fn fault(va: u64) -> bool {
-    let Some(offset) = va.checked_sub(BASE) else { return false };
+    let Some(offset) = va.checked_sub(BASE) else {
+        return false;
+    };
     let within = offset % STRIDE;
     let made = POOL.with(|p| p.made);
     if offset / STRIDE >= made || within < PAGE || within >= PAGE + SIZE {

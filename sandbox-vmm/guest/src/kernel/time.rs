@@ -13,7 +13,12 @@ struct Clock {
     wall_at: u64,
 }
 
-static CLOCK: Local<Clock> = Local::new(Clock { scale: 0, start: 0, wall: 0, wall_at: 0 });
+static CLOCK: Local<Clock> = Local::new(Clock {
+    scale: 0,
+    start: 0,
+    wall: 0,
+    wall_at: 0,
+});
 
 /// After so long the host's clock is asked again, as it may have been set.
 const RESYNC_NS: u64 = 1_000_000_000;

@@ -28,7 +28,14 @@ struct Note {
 }
 
 #[unsafe(no_mangle)]
-static mut CLOISTER_NOTE: Note = Note { rip: 0, rsp: 0, flags: 0, address: 0, error: 0, vector: 0 };
+static mut CLOISTER_NOTE: Note = Note {
+    rip: 0,
+    rsp: 0,
+    flags: 0,
+    address: 0,
+    error: 0,
+    vector: 0,
+};
 
 #[repr(C, align(4096))]
 struct TrapStack([u8; 64 << 10]);
@@ -178,7 +185,12 @@ struct Wasm {
     blamed: u64,
 }
 
-static WASM: Local<Wasm> = Local::new(Wasm { handler: None, start: 0, end: 0, blamed: 0 });
+static WASM: Local<Wasm> = Local::new(Wasm {
+    handler: None,
+    start: 0,
+    end: 0,
+    blamed: 0,
+});
 
 /// Fills the interrupt descriptor table; from here on faults are handled.
 pub fn init() {
@@ -234,11 +246,21 @@ extern "C" fn handle(registers: &Registers) {
         }
         boot::set(field::TRAPS, boot::get(field::TRAPS).wrapping_add(1));
         let fault = note.vector == PAGE_FAULT;
-        handler(note.rip as usize, registers.rbp as usize, fault, note.address as usize);
+        handler(
+            note.rip as usize,
+            registers.rbp as usize,
+            fault,
+            note.address as usize,
+        );
     }
     crate::debug!(
         "exception {} at {:#x}, address {:#x}, error {:#x}, stack {:#x}, {} frames left",
-        note.vector, note.rip, note.address, note.error, note.rsp, frames::left()
+        note.vector,
+        note.rip,
+        note.address,
+        note.error,
+        note.rsp,
+        frames::left()
     );
     port::fatal(sandbox_abi::port::fatal::EXCEPTION)
 }

@@ -1,8 +1,8 @@
 //! `wasi:cli`: environment, standard streams, exit. There is no terminal and no input.
 
 use crate::link::bindings::wasi::cli::{
-    environment, exit, stderr, stdin, stdout, terminal_input, terminal_output, terminal_stderr, terminal_stdin,
-    terminal_stdout,
+    environment, exit, stderr, stdin, stdout, terminal_input, terminal_output, terminal_stderr,
+    terminal_stdin, terminal_stdout,
 };
 use crate::runtime::State;
 use crate::wasi::io::{InputStream, OutputStream};
@@ -28,7 +28,12 @@ impl core::error::Error for Exit {}
 
 impl environment::Host for State {
     fn get_environment(&mut self) -> Result<Vec<(String, String)>> {
-        Ok(self.settings.env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        Ok(self
+            .settings
+            .env
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect())
     }
 
     fn get_arguments(&mut self) -> Result<Vec<String>> {

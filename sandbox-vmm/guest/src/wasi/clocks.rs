@@ -22,18 +22,26 @@ impl monotonic_clock::Host for State {
     }
 
     fn subscribe_duration(&mut self, when: u64) -> Result<Resource<Pollable>> {
-        Ok(self.table.push(Pollable::At(time::monotonic_ns().saturating_add(when)))?)
+        Ok(self
+            .table
+            .push(Pollable::At(time::monotonic_ns().saturating_add(when)))?)
     }
 }
 
 impl wall_clock::Host for State {
     fn now(&mut self) -> Result<wall_clock::Datetime> {
         let (seconds, nanoseconds) = time::wall_clock();
-        Ok(wall_clock::Datetime { seconds, nanoseconds })
+        Ok(wall_clock::Datetime {
+            seconds,
+            nanoseconds,
+        })
     }
 
     fn resolution(&mut self) -> Result<wall_clock::Datetime> {
-        Ok(wall_clock::Datetime { seconds: 0, nanoseconds: 1 })
+        Ok(wall_clock::Datetime {
+            seconds: 0,
+            nanoseconds: 1,
+        })
     }
 }
 
@@ -41,7 +49,11 @@ impl wall_clock::Host for State {
 impl timezone::Host for State {
     fn display(&mut self, _: wall_clock::Datetime) -> Result<timezone::TimezoneDisplay> {
         let name = String::from("UTC");
-        Ok(timezone::TimezoneDisplay { utc_offset: 0, name, in_daylight_saving_time: false })
+        Ok(timezone::TimezoneDisplay {
+            utc_offset: 0,
+            name,
+            in_daylight_saving_time: false,
+        })
     }
 
     fn utc_offset(&mut self, _: wall_clock::Datetime) -> Result<i32> {

@@ -188,7 +188,9 @@ impl streams::Host for State {
     fn convert_stream_error(&mut self, error: StreamError) -> Result<streams::StreamError> {
         match error {
             StreamError::Closed => Ok(streams::StreamError::Closed),
-            StreamError::Failed(e) => Ok(streams::StreamError::LastOperationFailed(self.table.push(e)?)),
+            StreamError::Failed(e) => Ok(streams::StreamError::LastOperationFailed(
+                self.table.push(e)?,
+            )),
             StreamError::Trap(e) => Err(e),
         }
     }
@@ -218,7 +220,11 @@ impl State {
         }
     }
 
-    fn read_waiting(&mut self, stream: &Resource<InputStream>, most: usize) -> StreamResult<Vec<u8>> {
+    fn read_waiting(
+        &mut self,
+        stream: &Resource<InputStream>,
+        most: usize,
+    ) -> StreamResult<Vec<u8>> {
         if let InputStream::Body(id) = self.table.get(stream)? {
             let id = *id;
             self.wait(None, || exchanges::readable(id))?;
@@ -264,7 +270,9 @@ impl State {
             self.check()?;
             let mut len = bytes.len().min(LOG_RECORD);
             if len < bytes.len() {
-                let lines = bytes.get(..len).and_then(|b| b.iter().rposition(|b| *b == b'\n'));
+                let lines = bytes
+                    .get(..len)
+                    .and_then(|b| b.iter().rposition(|b| *b == b'\n'));
                 len = lines.map_or(len, |n| n + 1);
             }
             let (record, rest) = bytes.split_at(len);
@@ -331,7 +339,11 @@ impl streams::HostOutputStream for State {
         self.write_all(&stream, &contents)
     }
 
-    fn blocking_write_and_flush(&mut self, stream: Resource<OutputStream>, contents: Vec<u8>) -> StreamResult<()> {
+    fn blocking_write_and_flush(
+        &mut self,
+        stream: Resource<OutputStream>,
+        contents: Vec<u8>,
+    ) -> StreamResult<()> {
         if contents.len() > BLOCKING_WRITE {
             return Err(StreamError::Trap(wasmtime::format_err!(
                 "Buffer too large for blocking-write-and-flush (expected at most 4096)"
@@ -376,7 +388,11 @@ impl streams::HostOutputStream for State {
         self.write_all(&stream, &vec![0; length(len)])
     }
 
-    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<OutputStream>, len: u64) -> StreamResult<()> {
+    fn blocking_write_zeroes_and_flush(
+        &mut self,
+        stream: Resource<OutputStream>,
+        len: u64,
+    ) -> StreamResult<()> {
         if length(len) > BLOCKING_WRITE {
             return Err(StreamError::Trap(wasmtime::format_err!(
                 "Buffer too large for blocking-write-zeroes-and-flush (expected at most 4096)"
@@ -385,7 +401,12 @@ impl streams::HostOutputStream for State {
         self.blocking_write_and_flush(stream, vec![0; length(len)])
     }
 
-    fn splice(&mut self, stream: Resource<OutputStream>, src: Resource<InputStream>, len: u64) -> StreamResult<u64> {
+    fn splice(
+        &mut self,
+        stream: Resource<OutputStream>,
+        src: Resource<InputStream>,
+        len: u64,
+    ) -> StreamResult<u64> {
         self.check()?;
         let len = length(len).min(self.permit(&stream)?);
         if len == 0 {

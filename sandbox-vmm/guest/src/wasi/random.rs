@@ -19,7 +19,10 @@ fn word() -> u64 {
 }
 
 fn bytes(state: &State, len: u64) -> Result<Vec<u8>> {
-    ensure!(len <= MOST, "{len} random bytes at once are more than {MOST}");
+    ensure!(
+        len <= MOST,
+        "{len} random bytes at once are more than {MOST}"
+    );
     let mut bytes = vec![0; usize::try_from(len)?];
     for step in bytes.chunks_mut(STEP) {
         state.check()?;

@@ -1,6 +1,8 @@
 //! `wasi:sockets`: all interfaces are there; no socket can be created and no name resolved.
 
-use crate::link::bindings::wasi::sockets::network::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress};
+use crate::link::bindings::wasi::sockets::network::{
+    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress,
+};
 use crate::link::bindings::wasi::sockets::{
     instance_network, ip_name_lookup, network, tcp, tcp_create_socket, udp, udp_create_socket,
 };
@@ -69,7 +71,11 @@ impl instance_network::Host for State {
 }
 
 impl ip_name_lookup::Host for State {
-    fn resolve_addresses(&mut self, _: Resource<Network>, _: String) -> Refused<Resource<Addresses>> {
+    fn resolve_addresses(
+        &mut self,
+        _: Resource<Network>,
+        _: String,
+    ) -> Refused<Resource<Addresses>> {
         Ok(Err(ErrorCode::PermanentResolverFailure))
     }
 }

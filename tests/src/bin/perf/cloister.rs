@@ -31,7 +31,10 @@ fn executable(given: Option<&Path>) -> Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name("cloister");
     let exe = given.map_or(beside, Path::to_owned);
     if !exe.is_file() {
-        bail!("{} is not there: cargo build --release makes it", exe.display());
+        bail!(
+            "{} is not there: cargo build --release makes it",
+            exe.display()
+        );
     }
     Ok(exe)
 }
@@ -45,7 +48,14 @@ fn spawn(exe: &Path, data: &Path) -> Result<(Process, SocketAddr, SocketAddr)> {
         return Err(error.into());
     }
     let child = Command::new(exe)
-        .args(["__node", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+        .args([
+            "__node",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(data)
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
@@ -55,9 +65,13 @@ fn spawn(exe: &Path, data: &Path) -> Result<(Process, SocketAddr, SocketAddr)> {
     let mut process = Process(child);
     let begin = Instant::now();
     loop {
-        let found: Option<Value> = std::fs::read(&endpoints).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let found: Option<Value> = std::fs::read(&endpoints)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(found) = found {
-            let address = |name: &str| Ok::<_, anyhow::Error>(found[name].as_str().context("no address")?.parse()?);
+            let address = |name: &str| {
+                Ok::<_, anyhow::Error>(found[name].as_str().context("no address")?.parse()?)
+            };
             return Ok((process, address("listen")?, address("admin")?));
         }
         if let Some(status) = process.0.try_wait()? {
@@ -77,8 +91,18 @@ impl Cloister {
         let exe = executable(exe)?;
         let folder = tempfile::tempdir()?;
         let (process, listen, admin) = spawn(&exe, folder.path())?;
-        let token = std::fs::read_to_string(folder.path().join("admin-token"))?.trim().to_owned();
-        let node = Self { process, listen, admin, token, exe, component: component.clone(), folder };
+        let token = std::fs::read_to_string(folder.path().join("admin-token"))?
+            .trim()
+            .to_owned();
+        let node = Self {
+            process,
+            listen,
+            admin,
+            token,
+            exe,
+            component: component.clone(),
+            folder,
+        };
         let begin = Instant::now();
         node.deploy(&component.name)?;
         eprintln!("  deployed in {:.2} s", begin.elapsed().as_secs_f64());
@@ -96,15 +120,29 @@ impl Cloister {
             .args(["--app", app, "--json"])
             .output()?;
         if !output.status.success() {
-            bail!("the deploy failed: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "the deploy failed: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
 
     fn status(&self) -> Result<Value> {
-        let admin = cloister_tests::admin::Admin { addr: self.admin, token: self.token.clone() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(admin.try_call("GET", "/v1/status", "application/json", cloister_tests::client::empty()))?;
+        let admin = cloister_tests::admin::Admin {
+            addr: self.admin,
+            token: self.token.clone(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let answer = runtime.block_on(admin.try_call(
+            "GET",
+            "/v1/status",
+            "application/json",
+            cloister_tests::client::empty(),
+        ))?;
         Ok(serde_json::from_slice(&answer.body)?)
     }
 }
@@ -138,12 +176,22 @@ impl Server for Cloister {
             if deploys {
                 let token = std::fs::read_to_string(folder.path().join("admin-token"))?;
                 let output = Command::new(&self.exe)
-                    .args(["--url", &format!("http://{admin}"), "deploy", "--app", &self.component.name, "--json"])
+                    .args([
+                        "--url",
+                        &format!("http://{admin}"),
+                        "deploy",
+                        "--app",
+                        &self.component.name,
+                        "--json",
+                    ])
                     .env("CLOISTER_TOKEN", token.trim())
                     .arg(&self.component.file)
                     .output()?;
                 if !output.status.success() {
-                    bail!("the deploy failed: {}", String::from_utf8_lossy(&output.stderr));
+                    bail!(
+                        "the deploy failed: {}",
+                        String::from_utf8_lossy(&output.stderr)
+                    );
                 }
             }
             let time = first_answer(listen, &host, path, begin);

@@ -83,14 +83,25 @@ fn components(args: &Args) -> Result<Vec<Component>> {
     let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/rust-hello.wasm");
     let mut found = Vec::new();
     if example.exists() {
-        found.push(Component { name: "rust-hello".to_owned(), file: example });
+        found.push(Component {
+            name: "rust-hello".to_owned(),
+            file: example,
+        });
     }
     for given in &args.component {
-        let (name, file) = given.split_once('=').context("--component wants NAME=FILE")?;
-        found.push(Component { name: name.to_owned(), file: file.into() });
+        let (name, file) = given
+            .split_once('=')
+            .context("--component wants NAME=FILE")?;
+        found.push(Component {
+            name: name.to_owned(),
+            file: file.into(),
+        });
     }
     if found.is_empty() {
-        bail!("nothing to measure: {} is not there and no --component is given", example_name());
+        bail!(
+            "nothing to measure: {} is not there and no --component is given",
+            example_name()
+        );
     }
     Ok(found)
 }
@@ -122,7 +133,14 @@ fn compare(args: &Args) -> Result<()> {
         for server in &servers {
             let got = server.answer(&args.path)?;
             if got.body != answer.body || got.status != answer.status {
-                bail!("{} answers with {} and {} bytes, cloister with {} and {}", server.name(), got.status, got.body.len(), answer.status, answer.body.len());
+                bail!(
+                    "{} answers with {} and {} bytes, cloister with {} and {}",
+                    server.name(),
+                    got.status,
+                    got.body.len(),
+                    answer.status,
+                    answer.body.len()
+                );
             }
             table.started(server.name(), server.cold_start(&args.path, rounds)?);
             table.memory(server.name(), server.memory()?);
@@ -133,7 +151,9 @@ fn compare(args: &Args) -> Result<()> {
                 let server = &servers[(turn + round as usize) % servers.len()];
                 let before = server.exits()?;
                 let measured = wrk.run(server.as_ref(), &args.path, args.connections, time)?;
-                let exits = before.zip(server.exits()?).map(|(before, after)| after.saturating_sub(before));
+                let exits = before
+                    .zip(server.exits()?)
+                    .map(|(before, after)| after.saturating_sub(before));
                 table.run(server.name(), Run::new(measured, exits));
             }
         }

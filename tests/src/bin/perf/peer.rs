@@ -57,18 +57,36 @@ impl Drop for Process {
 
 /// Sends one request over a connection of its own.
 pub(crate) fn ask(address: SocketAddr, host: &str, path: &str) -> Result<Answer> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let what = format!("an answer of {address}");
-        let answer = tokio::time::timeout(PATIENCE, cloister_tests::client::get(address, host, path));
-        let answer = answer.await.with_context(|| format!("waited in vain for {what}"))??;
-        let kind = answer.headers.get("content-type").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Ok(Answer { status: answer.status.as_u16(), kind, body: answer.body.to_vec() })
+        let answer =
+            tokio::time::timeout(PATIENCE, cloister_tests::client::get(address, host, path));
+        let answer = answer
+            .await
+            .with_context(|| format!("waited in vain for {what}"))??;
+        let kind = answer
+            .headers
+            .get("content-type")
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
+        Ok(Answer {
+            status: answer.status.as_u16(),
+            kind,
+            body: answer.body.to_vec(),
+        })
     })
 }
 
 /// Asks with a bare socket until there is a first answer: no client library in the time that counts.
-pub(crate) fn first_answer(address: SocketAddr, host: &str, path: &str, begin: Instant) -> Result<Duration> {
+pub(crate) fn first_answer(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    begin: Instant,
+) -> Result<Duration> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     while begin.elapsed() < PATIENCE {
         let Ok(mut stream) = TcpStream::connect(address) else {
@@ -76,7 +94,10 @@ pub(crate) fn first_answer(address: SocketAddr, host: &str, path: &str, begin: I
             continue;
         };
         let mut answer = Vec::new();
-        if stream.write_all(request.as_bytes()).is_ok() && stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 2") {
+        if stream.write_all(request.as_bytes()).is_ok()
+            && stream.read_to_end(&mut answer).is_ok()
+            && answer.starts_with(b"HTTP/1.1 2")
+        {
             return Ok(begin.elapsed());
         }
     }
@@ -90,7 +111,10 @@ pub(crate) fn memory_of(pids: &[u32]) -> Result<u64> {
         let file = format!("/proc/{pid}/smaps_rollup");
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let kib: u64 = line.and_then(|l| l.split_whitespace().next()).context("no Pss")?.parse()?;
+        let kib: u64 = line
+            .and_then(|l| l.split_whitespace().next())
+            .context("no Pss")?
+            .parse()?;
         sum += kib * 1024;
     }
     Ok(sum)
@@ -117,20 +141,38 @@ impl Wasmtime {
         let exe = find_wasmtime()?;
         let folder = tempfile::tempdir()?;
         let compiled = folder.path().join("component.cwasm");
-        let done = Command::new(&exe).arg("compile").arg(&component.file).arg("-o").arg(&compiled).status()?;
+        let done = Command::new(&exe)
+            .arg("compile")
+            .arg(&component.file)
+            .arg("-o")
+            .arg(&compiled)
+            .status()?;
         if !done.success() {
             bail!("wasmtime compile failed with {done}");
         }
         let (process, address) = serve(&exe, &compiled)?;
         first_answer(address, "localhost", "/", Instant::now()).ok();
-        Ok(Self { process, address, exe, component: compiled, _folder: folder })
+        Ok(Self {
+            process,
+            address,
+            exe,
+            component: compiled,
+            _folder: folder,
+        })
     }
 }
 
 fn serve(exe: &Path, compiled: &Path) -> Result<(Process, SocketAddr)> {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let child = Command::new(exe)
-        .args(["serve", "-S", "cli", "--allow-precompiled", "--addr", &address.to_string()])
+        .args([
+            "serve",
+            "-S",
+            "cli",
+            "--allow-precompiled",
+            "--addr",
+            &address.to_string(),
+        ])
         .arg(compiled)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -143,9 +185,16 @@ fn serve(exe: &Path, compiled: &Path) -> Result<(Process, SocketAddr)> {
 fn find_wasmtime() -> Result<PathBuf> {
     let given = std::env::var_os("WASMTIME").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/cloister-peers/bin/wasmtime"));
-    let places = given.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join("wasmtime"))).chain(home);
-    places.into_iter().find(|file| file.is_file()).context("no wasmtime to compare with: install it or set WASMTIME")
+    let home = std::env::var_os("HOME")
+        .map(|home| PathBuf::from(home).join(".cache/cloister-peers/bin/wasmtime"));
+    let places = given
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|folder| folder.join("wasmtime")))
+        .chain(home);
+    places
+        .into_iter()
+        .find(|file| file.is_file())
+        .context("no wasmtime to compare with: install it or set WASMTIME")
 }
 
 impl Server for Wasmtime {
@@ -185,7 +234,11 @@ impl Hyper {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), serde_json::to_vec(answer)?)?;
         let (process, address) = Self::spawn(file.path())?;
-        Ok(Self { process, address, answer: file })
+        Ok(Self {
+            process,
+            address,
+            answer: file,
+        })
     }
 
     fn spawn(answer: &Path) -> Result<(Process, SocketAddr)> {
@@ -199,7 +252,10 @@ impl Hyper {
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
         let process = Process(child);
-        let address = line.trim().parse().with_context(|| format!("the bare server said {line:?}"))?;
+        let address = line
+            .trim()
+            .parse()
+            .with_context(|| format!("the bare server said {line:?}"))?;
         Ok((process, address))
     }
 }
@@ -234,8 +290,13 @@ pub(crate) fn serve_hyper(answer: &Path) -> Result<()> {
     let answer: Answer = serde_json::from_slice(&std::fs::read(answer)?)?;
     let body = bytes::Bytes::from(answer.body);
     let status = http::StatusCode::from_u16(answer.status)?;
-    let kind = answer.kind.map(|kind| http::HeaderValue::from_str(&kind)).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let kind = answer
+        .kind
+        .map(|kind| http::HeaderValue::from_str(&kind))
+        .transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
@@ -248,12 +309,16 @@ pub(crate) fn serve_hyper(answer: &Path) -> Result<()> {
                     let mut response = http::Response::new(http_body_util::Full::new(body.clone()));
                     *response.status_mut() = status;
                     if let Some(kind) = &kind {
-                        response.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
+                        response
+                            .headers_mut()
+                            .insert(http::header::CONTENT_TYPE, kind.clone());
                     }
                     std::future::ready(Ok::<_, Infallible>(response))
                 });
                 let io = hyper_util::rt::TokioIo::new(stream);
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(io, service)
+                    .await;
             });
         }
     })

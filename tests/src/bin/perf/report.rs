@@ -18,7 +18,10 @@ impl Run {
     /// With the exits from VMs during the run, where there are VMs.
     pub(crate) fn new(measured: Measured, exits: Option<u64>) -> Self {
         let per_1000 = |exits: u64| exits as f64 * 1000.0 / measured.requests as f64;
-        Self { exits_per_1000: exits.map(per_1000), measured }
+        Self {
+            exits_per_1000: exits.map(per_1000),
+            measured,
+        }
     }
 }
 
@@ -78,7 +81,11 @@ impl Row {
     }
 
     fn exits(&self) -> Option<f64> {
-        self.runs.iter().map(|run| run.exits_per_1000).collect::<Option<Vec<_>>>().map(|all| median(all.into_iter()))
+        self.runs
+            .iter()
+            .map(|run| run.exits_per_1000)
+            .collect::<Option<Vec<_>>>()
+            .map(|all| median(all.into_iter()))
     }
 
     fn errors(&self) -> u64 {
@@ -101,14 +108,24 @@ impl Row {
 
 impl Table {
     pub(crate) fn new(component: &str) -> Self {
-        Self { component: component.to_owned(), rows: Vec::new() }
+        Self {
+            component: component.to_owned(),
+            rows: Vec::new(),
+        }
     }
 
     fn row(&mut self, name: &'static str) -> &mut Row {
-        let at = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-            self.rows.push(Row { name, ..Row::default() });
-            self.rows.len() - 1
-        });
+        let at = self
+            .rows
+            .iter()
+            .position(|row| row.name == name)
+            .unwrap_or_else(|| {
+                self.rows.push(Row {
+                    name,
+                    ..Row::default()
+                });
+                self.rows.len() - 1
+            });
         &mut self.rows[at]
     }
 
@@ -130,9 +147,17 @@ impl Table {
 
     /// Of Cloister to each of the others, round by round: the median of the ratios.
     fn ratios(&self) -> Vec<(&'static str, Value)> {
-        let Some((first, others)) = self.rows.split_first() else { return Vec::new() };
+        let Some((first, others)) = self.rows.split_first() else {
+            return Vec::new();
+        };
         let by_round = |other: &Row, figure: &dyn Fn(&Run) -> f64| {
-            median(first.runs.iter().zip(&other.runs).map(|(mine, its)| figure(mine) / figure(its)))
+            median(
+                first
+                    .runs
+                    .iter()
+                    .zip(&other.runs)
+                    .map(|(mine, its)| figure(mine) / figure(its)),
+            )
         };
         let ratio = |other: &Row| {
             json!({
@@ -141,7 +166,10 @@ impl Table {
                 "memory": first.memory as f64 / other.memory as f64,
             })
         };
-        others.iter().map(|other| (other.name, ratio(other))).collect()
+        others
+            .iter()
+            .map(|other| (other.name, ratio(other)))
+            .collect()
     }
 }
 
@@ -149,13 +177,36 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MIB: f64 = 1024.0 * 1024.0;
         writeln!(f, "\n{}", self.component)?;
-        writeln!(f, "{:<16}{:>12}{:>9}{:>11}{:>11}{:>11}{:>10}{:>10}{:>14}{:>8}", "", "requests/s", "spread", "p50 us", "p99 us", "cold ms", "idle MiB", "load MiB", "exits/1000", "errors")?;
+        writeln!(
+            f,
+            "{:<16}{:>12}{:>9}{:>11}{:>11}{:>11}{:>10}{:>10}{:>14}{:>8}",
+            "",
+            "requests/s",
+            "spread",
+            "p50 us",
+            "p99 us",
+            "cold ms",
+            "idle MiB",
+            "load MiB",
+            "exits/1000",
+            "errors"
+        )?;
         for row in &self.rows {
-            let exits = row.exits().map_or_else(|| "-".to_owned(), |exits| format!("{exits:.2}"));
+            let exits = row
+                .exits()
+                .map_or_else(|| "-".to_owned(), |exits| format!("{exits:.2}"));
             writeln!(
                 f,
                 "{:<16}{:>12.0}{:>8.0}%{:>11.0}{:>11.0}{:>11.1}{:>10.1}{:>10.1}{exits:>14}{:>8}",
-                row.name, row.throughput(), row.spread() * 100.0, row.p50(), row.p99(), row.cold_ms(), row.memory as f64 / MIB, row.memory_loaded as f64 / MIB, row.errors()
+                row.name,
+                row.throughput(),
+                row.spread() * 100.0,
+                row.p50(),
+                row.p99(),
+                row.cold_ms(),
+                row.memory as f64 / MIB,
+                row.memory_loaded as f64 / MIB,
+                row.errors()
             )?;
         }
         for (name, ratio) in self.ratios() {
@@ -163,7 +214,11 @@ impl fmt::Display for Table {
             writeln!(
                 f,
                 "cloister / {name}: throughput {:.2}, p50 {:.2}, p99 {:.2}, cold start {:.2}, memory {:.2}",
-                of("throughput"), of("p50"), of("p99"), of("cold_start"), of("memory")
+                of("throughput"),
+                of("p50"),
+                of("p99"),
+                of("cold_start"),
+                of("memory")
             )?;
         }
         Ok(())

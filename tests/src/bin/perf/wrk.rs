@@ -53,7 +53,13 @@ pub(crate) fn find() -> Result<Wrk> {
 
 impl Wrk {
     /// Loads a server for this time.
-    pub(crate) fn run(&self, server: &dyn Server, path: &str, connections: u32, time: Duration) -> Result<Measured> {
+    pub(crate) fn run(
+        &self,
+        server: &dyn Server,
+        path: &str,
+        connections: u32,
+        time: Duration,
+    ) -> Result<Measured> {
         let output = Command::new(&self.file)
             .arg("--threads=1")
             .arg(format!("--connections={connections}"))
@@ -66,7 +72,12 @@ impl Wrk {
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         let line = said.lines().find_map(|line| line.strip_prefix("figures "));
-        let line = line.with_context(|| format!("wrk said: {said}{}", String::from_utf8_lossy(&output.stderr)))?;
+        let line = line.with_context(|| {
+            format!(
+                "wrk said: {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })?;
         let figures: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
         let &[requests, micros, p50, p99, _max, errors] = figures.as_slice() else {
             bail!("wrk said: {line}");
@@ -75,6 +86,12 @@ impl Wrk {
             bail!("{} answered nothing", server.name());
         }
         let throughput = requests as f64 / (micros as f64 / 1e6);
-        Ok(Measured { requests, throughput, p50, p99, errors })
+        Ok(Measured {
+            requests,
+            throughput,
+            p50,
+            p99,
+            errors,
+        })
     }
 }

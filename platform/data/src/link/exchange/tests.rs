@@ -3,7 +3,13 @@
 use super::*;
 use sandbox_abi::message::reset;
 
-fn say(exchange: &mut Exchange, kind: Kind, flags: u8, aux: u32, payload: &[u8]) -> Result<(), Violation> {
+fn say(
+    exchange: &mut Exchange,
+    kind: Kind,
+    flags: u8,
+    aux: u32,
+    payload: &[u8],
+) -> Result<(), Violation> {
     let mut header = Header::new(kind, 1, aux);
     header.flags = flags;
     exchange.on_record(header, payload, &mut Vec::new())
@@ -26,29 +32,67 @@ fn a_response_in_order() {
     say(&mut exchange, Kind::Response, 0, 0, b"head").unwrap();
     say(&mut exchange, Kind::Data, 0, 0, b"data").unwrap();
     say(&mut exchange, Kind::End, 0, 0, b"").unwrap();
-    let Poll::Ready(Ok(head)) = exchange.poll_head(&mut cx()) else { unreachable!() };
+    let Poll::Ready(Ok(head)) = exchange.poll_head(&mut cx()) else {
+        unreachable!()
+    };
     assert!(head.complete && head.payload == "head");
-    assert_eq!(exchange.poll_part(&mut cx()), Poll::Ready(Ok((Part::Data(Bytes::from_static(b"data")), 0))));
-    assert_eq!(exchange.poll_part(&mut cx()), Poll::Ready(Ok((Part::End(None), 0))));
+    assert_eq!(
+        exchange.poll_part(&mut cx()),
+        Poll::Ready(Ok((Part::Data(Bytes::from_static(b"data")), 0)))
+    );
+    assert_eq!(
+        exchange.poll_part(&mut cx()),
+        Poll::Ready(Ok((Part::End(None), 0)))
+    );
     exchange.on_done(0, &[0; 16], &mut Vec::new()).unwrap();
-    assert!(say(&mut exchange, Kind::Credit, 0, 1, b"").is_err(), "after DONE nothing may come");
+    assert!(
+        say(&mut exchange, Kind::Credit, 0, 1, b"").is_err(),
+        "after DONE nothing may come"
+    );
 }
 
 #[test]
 fn each_lie_is_a_violation() {
-    assert!(say(&mut Exchange::default(), Kind::Response, 0, 0, b"").is_err(), "not open");
-    assert!(say(&mut begun(), Kind::Data, 0, 0, b"x").is_err(), "data before the head");
-    assert!(say(&mut begun(), Kind::End, 0, 0, b"").is_err(), "an end before the head");
-    assert!(say(&mut begun(), Kind::Request, 0, 0, b"").is_err(), "a request");
+    assert!(
+        say(&mut Exchange::default(), Kind::Response, 0, 0, b"").is_err(),
+        "not open"
+    );
+    assert!(
+        say(&mut begun(), Kind::Data, 0, 0, b"x").is_err(),
+        "data before the head"
+    );
+    assert!(
+        say(&mut begun(), Kind::End, 0, 0, b"").is_err(),
+        "an end before the head"
+    );
+    assert!(
+        say(&mut begun(), Kind::Request, 0, 0, b"").is_err(),
+        "a request"
+    );
     let mut exchange = begun();
     say(&mut exchange, Kind::Response, FLAG_END, 0, b"").unwrap();
-    assert!(say(&mut exchange, Kind::Response, 0, 0, b"").is_err(), "a second head");
-    assert!(say(&mut exchange, Kind::Data, 0, 0, b"x").is_err(), "data after the end");
+    assert!(
+        say(&mut exchange, Kind::Response, 0, 0, b"").is_err(),
+        "a second head"
+    );
+    assert!(
+        say(&mut exchange, Kind::Data, 0, 0, b"x").is_err(),
+        "data after the end"
+    );
     let mut exchange = begun();
     say(&mut exchange, Kind::Response, 0, 0, b"").unwrap();
-    assert!(say(&mut exchange, Kind::Data, 0, 0, &[0; MAX_DATA + 1]).is_err(), "a record that is too long");
-    assert!(say(&mut begun(), Kind::Credit, 0, u32::MAX, b"").is_err(), "too much credit");
-    assert!(begun().on_done(0, b"", &mut Vec::new()).is_err(), "an end without figures");
+    assert!(
+        say(&mut exchange, Kind::Data, 0, 0, &[0; MAX_DATA + 1]).is_err(),
+        "a record that is too long"
+    );
+    assert!(
+        say(&mut begun(), Kind::Credit, 0, u32::MAX, b"").is_err(),
+        "too much credit"
+    );
+    assert!(
+        begun().on_done(0, b"", &mut Vec::new()).is_err(),
+        "an end without figures"
+    );
 }
 
 #[test]
@@ -58,8 +102,13 @@ fn credit_is_what_was_taken_and_no_more() {
     for _ in 0..INITIAL_CREDIT as usize / MAX_DATA {
         say(&mut exchange, Kind::Data, 0, 0, &[1; MAX_DATA]).unwrap();
     }
-    assert!(say(&mut exchange, Kind::Data, 0, 0, b"x").is_err(), "beyond the credit");
-    let Poll::Ready(Ok((Part::Data(_), credit))) = exchange.poll_part(&mut cx()) else { unreachable!() };
+    assert!(
+        say(&mut exchange, Kind::Data, 0, 0, b"x").is_err(),
+        "beyond the credit"
+    );
+    let Poll::Ready(Ok((Part::Data(_), credit))) = exchange.poll_part(&mut cx()) else {
+        unreachable!()
+    };
     assert_eq!(credit as usize, MAX_DATA);
     say(&mut exchange, Kind::Data, 0, 0, &[1; MAX_DATA]).unwrap();
     assert!(say(&mut exchange, Kind::Data, 0, 0, b"x").is_err());
@@ -84,19 +133,30 @@ fn single_bytes_do_not_pile_up() {
 fn a_reset_is_the_answer_unless_there_was_one() {
     let mut exchange = begun();
     say(&mut exchange, Kind::Reset, 0, reset::TRAP, b"oh").unwrap();
-    let Poll::Ready(Err(failure)) = exchange.poll_head(&mut cx()) else { unreachable!() };
-    assert_eq!(failure, Failure::Guest(reset::TRAP, Bytes::from_static(b"oh")));
+    let Poll::Ready(Err(failure)) = exchange.poll_head(&mut cx()) else {
+        unreachable!()
+    };
+    assert_eq!(
+        failure,
+        Failure::Guest(reset::TRAP, Bytes::from_static(b"oh"))
+    );
     let mut exchange = begun();
     say(&mut exchange, Kind::Response, FLAG_END, 0, b"head").unwrap();
     say(&mut exchange, Kind::Reset, 0, reset::TRAP, b"").unwrap();
-    assert!(matches!(exchange.poll_head(&mut cx()), Poll::Ready(Ok(RawHead { complete: true, .. }))));
+    assert!(matches!(
+        exchange.poll_head(&mut cx()),
+        Poll::Ready(Ok(RawHead { complete: true, .. }))
+    ));
 }
 
 #[test]
 fn no_answer_is_a_failure() {
     let mut exchange = begun();
     exchange.on_done(1, &[0; 16], &mut Vec::new()).unwrap();
-    assert!(matches!(exchange.poll_head(&mut cx()), Poll::Ready(Err(Failure::NoResponse(1)))));
+    assert!(matches!(
+        exchange.poll_head(&mut cx()),
+        Poll::Ready(Err(Failure::NoResponse(1)))
+    ));
 }
 
 #[test]
