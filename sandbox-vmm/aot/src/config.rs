@@ -33,8 +33,8 @@ pub fn engine_config() -> Config {
     config.memory_reservation(MEMORY_RESERVATION);
     config.memory_guard_size(MEMORY_GUARD_BYTES);
     config.guard_before_linear_memory(true);
-    // No 32-bit memory ever moves, as its whole address space is reserved; a 64-bit one may.
-    config.memory_may_move(true);
+    // No memory ever moves: the guest cannot take a mapping away, and no request may have more than is reserved.
+    config.memory_may_move(false);
     config.memory_init_cow(true);
     config.memory_guaranteed_dense_image_size(DENSE_IMAGE_BYTES);
     config.table_lazy_init(true);

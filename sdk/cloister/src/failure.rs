@@ -74,7 +74,18 @@ pub(crate) enum CliError {
     Doctor(usize),
     /// Quickstart.
     #[error(transparent)]
-    Quickstart(#[from] QuickstartError),
+    Quickstart(QuickstartError),
+}
+
+impl From<QuickstartError> for CliError {
+    /// What quickstart's own node says is told as what any node says.
+    fn from(error: QuickstartError) -> Self {
+        match error {
+            QuickstartError::Client(error) => Self::Client(error),
+            QuickstartError::Output(error) => Self::Output(error),
+            other => Self::Quickstart(other),
+        }
+    }
 }
 
 impl CliError {
@@ -85,12 +96,10 @@ impl CliError {
             Self::TokenFile { .. } => exit::AUTH,
             Self::Request(_) => exit::USAGE,
             Self::Doctor(_) => exit::HOST,
-            Self::Quickstart(error) => match error {
-                QuickstartError::Host(_) => exit::HOST,
-                QuickstartError::Deploy(error) => client_code(error),
-                _ => exit::FAILURE,
-            },
-            Self::Runtime(_) | Self::Output(_) | Self::Json(_) => exit::FAILURE,
+            Self::Quickstart(QuickstartError::Host(_)) => exit::HOST,
+            Self::Quickstart(_) | Self::Runtime(_) | Self::Output(_) | Self::Json(_) => {
+                exit::FAILURE
+            }
         }
     }
 

@@ -91,7 +91,7 @@ pub(crate) enum QuickstartError {
     Name(#[from] NameError),
     /// The sample app was not deployed, or the node does not say how it is.
     #[error(transparent)]
-    Deploy(#[from] ClientError),
+    Client(#[from] ClientError),
     /// The app does not answer.
     #[error("no answer from {url}")]
     Request {
