@@ -13,6 +13,7 @@ use crate::kernel::{account, sched, time};
 use crate::link::{self, bindings};
 use crate::streams;
 use crate::wasi::cli::Exit;
+use crate::wasi::scratch::Scratch;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
@@ -166,6 +167,8 @@ pub struct State {
     pub body: Option<Body>,
     /// The exchanges that the component began.
     pub outgoing: Vec<u32>,
+    /// The scratch directory, once the component asked for it.
+    pub scratch: Option<Box<Scratch>>,
     /// When the component has to end, its response having ended.
     last_moment: Option<u64>,
     limiter: Limiter,
@@ -195,6 +198,7 @@ impl State {
             answer: Answer::None,
             body: None,
             outgoing: Vec::new(),
+            scratch: None,
             last_moment: None,
             limiter: Limiter {
                 most,
@@ -353,13 +357,15 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
         return outcome::OK;
     };
     let (outcome, code, text) = diagnose(state, error);
-    if matches!(
-        outcome,
-        outcome::TRAP | outcome::MEMORY | outcome::CPU | outcome::POST_RETURN
-    ) && !error.is::<Exit>()
-    {
-        let mut report = format!("error: {error:?}\n");
-        report.truncate(report.floor_char_boundary(ERROR_TEXT));
+    let report = match outcome {
+        // Where the kernel ended it, the trap that it used says nothing.
+        outcome::CPU => format!("error: {text}\n"),
+        outcome::POST_RETURN => String::from("error: the component worked on for too long after its response\n"),
+        outcome::TRAP | outcome::MEMORY if !error.is::<Exit>() => format!("error: {error:?}\n"),
+        _ => String::new(),
+    };
+    if !report.is_empty() {
+        let report = report.get(..report.floor_char_boundary(ERROR_TEXT)).unwrap_or_default();
         streams::log(state.id, 2, report.as_bytes());
     }
     if outcome != outcome::CANCELLED {

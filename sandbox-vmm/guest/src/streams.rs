@@ -285,8 +285,13 @@ pub fn answer(id: u32) -> Option<Result<Vec<u8>, Failure>> {
 /// The reader wants no more of this body. The answer to an outgoing request that nobody reads ends the exchange.
 pub fn stop_reading(id: u32) {
     if id & OUTGOING != 0 {
-        if with(id, |x| !x.ended) == Some(true) {
-            cancel(id);
+        match with(id, |x| (x.ended, x.sent)) {
+            Some((true, false)) | None => {}
+            Some((true, true)) => forget(id),
+            Some((false, _)) => {
+                cancel(id);
+                forget(id);
+            }
         }
         return;
     }

@@ -206,7 +206,7 @@ impl State {
     fn read_some(&mut self, stream: &Resource<InputStream>, most: usize) -> StreamResult<Vec<u8>> {
         match self.table.get_mut(stream)? {
             InputStream::Closed => Err(StreamError::Closed),
-            InputStream::File(file) => file.read(most),
+            InputStream::File(_) => self.read_file(stream, most),
             InputStream::Body(id) => match exchanges::read(*id, most) {
                 exchanges::Read::Data(bytes) => Ok(bytes),
                 exchanges::Read::Wait => Ok(Vec::new()),
@@ -256,7 +256,7 @@ impl State {
                 self.log(descriptor, bytes)?;
                 Ok(())
             }
-            OutputStream::File(file) => file.write(bytes),
+            OutputStream::File(_) => self.write_file(stream, bytes),
             OutputStream::Body(body) => {
                 let body = body.clone();
                 body.write(self, bytes)
@@ -323,7 +323,9 @@ impl streams::HostInputStream for State {
     }
 
     fn drop(&mut self, stream: Resource<InputStream>) -> Result<()> {
-        self.table.delete(stream)?;
+        if let InputStream::File(file) = self.table.delete(stream)? {
+            self.close_file(file.node());
+        }
         Ok(())
     }
 }
@@ -433,7 +435,9 @@ impl streams::HostOutputStream for State {
     }
 
     fn drop(&mut self, stream: Resource<OutputStream>) -> Result<()> {
-        self.table.delete(stream)?;
+        if let OutputStream::File(file) = self.table.delete(stream)? {
+            self.close_file(file.node());
+        }
         Ok(())
     }
 }

@@ -5,4 +5,5 @@ pub mod clocks;
 pub mod filesystem;
 pub mod io;
 pub mod random;
+pub mod scratch;
 pub mod sockets;
