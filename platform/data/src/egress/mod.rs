@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
 use platform_model::TenantName;
 use sandbox_abi::message::{FLAG_END, Kind, MAX_DATA, MAX_PAYLOAD, reset};
 use sandbox_abi::wire::Sink;
@@ -88,24 +89,48 @@ async fn run(
         Err(error) => return Err(Refusal(reset::HTTP_PROTOCOL_ERROR, error.to_string())),
     };
     let times = Times::of(&head.timeouts);
-    let request = prepare(&exchange.link.target, head, exchange, whole)?;
+    let mut request = prepare(&exchange.link.target, head, exchange, whole)?;
+    let mut connection = capture_connection(&mut request);
     let sending = client::CONNECT_TIME.scope(times.connect, client.request(request));
-    let sending = tokio::time::timeout(times.connect.saturating_add(times.first_byte), sending);
+    let response = async {
+        let mut sending = std::pin::pin!(sending);
+        // The connector keeps the time for the connection; that for the head begins when it stands.
+        let connected = async {
+            let _ = connection.wait_for_connection_metadata().await;
+        };
+        tokio::select! {
+            biased;
+            response = &mut sending => return Ok(response),
+            () = connected => {}
+        }
+        tokio::time::timeout(times.first_byte, sending).await
+    };
     let response = tokio::select! {
-        sent = sending => sent,
+        response = response => response,
         () = exchange.unwanted() => return Ok(()),
     };
-    let response = match response {
-        Err(_) => {
-            return Err(Refusal(
-                reset::HTTP_RESPONSE_TIMEOUT,
-                "the response's head did not come in time".to_owned(),
-            ));
-        }
-        Ok(Err(error)) => return Err(Refusal(error::code(&error), error.to_string())),
-        Ok(Ok(response)) => response,
+    let late = |_| {
+        Refusal(
+            reset::CONNECTION_READ_TIMEOUT,
+            "the response's head did not come in time".to_owned(),
+        )
     };
+    let response = response
+        .map_err(late)?
+        .map_err(|error| Refusal(error::code(&error), chain(&error)))?;
     forward(exchange, response, times.between_bytes).await
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// The times of one request.

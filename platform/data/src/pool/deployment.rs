@@ -12,7 +12,7 @@ use sandbox_abi::config;
 use sandbox_channel::{Command, VmId};
 use sandbox_ring::host::RingMemory;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -23,6 +23,8 @@ use crate::{Target, WarmError, WarmReport};
 
 /// Time that a VM has for getting ready.
 const START_TIME: Duration = Duration::from_secs(30);
+/// Time that the worker has for saying how long it took, once the guest is ready.
+const SETUP_TIME: Duration = Duration::from_millis(100);
 /// A VM that lived for so long did not die of its start.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest pause before another start.
@@ -253,7 +255,7 @@ impl Deployment {
         *lock(&self.vm) = Some(id);
         let vm = Arc::new(Vm {
             link: Arc::clone(&link),
-            setup: std::sync::OnceLock::new(),
+            setup: SetOnce::new(),
         });
         let command = Command::CreateVm {
             vm: id,
@@ -274,9 +276,12 @@ impl Deployment {
             () = link.lost.cancelled() => return Err(WarmError::Refused(link.reason().unwrap_or("the VM is lost").to_owned())),
             () = tokio::time::sleep(START_TIME) => return Err(WarmError::Timeout(START_TIME)),
         }
+        let ready = began.elapsed();
+        // The worker's word comes another way than the guest's, and may be the later one.
+        let setup = tokio::time::timeout(SETUP_TIME, vm.setup.wait()).await;
         let report = WarmReport {
-            setup: vm.setup.get().copied().unwrap_or_default(),
-            ready: began.elapsed(),
+            setup: setup.map_or(Duration::ZERO, |setup| *setup),
+            ready,
         };
         self.link.store(Some(Arc::clone(&link)));
         self.phase.send_replace(Phase::Ready(report));

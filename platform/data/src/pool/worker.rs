@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use platform_model::{TenantName, WorkerStatus};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use sandbox_channel::{Command, Event, ReceiveError, SendError, Socket, VmId, VmStats};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
@@ -45,7 +45,7 @@ pub(crate) enum WorkerError {
 pub(crate) struct Vm {
     pub(crate) link: Arc<Link>,
     /// Time from the command until the guest was entered.
-    pub(crate) setup: OnceLock<Duration>,
+    pub(crate) setup: SetOnce<Duration>,
 }
 
 /// A running process.

@@ -114,8 +114,7 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
             .max_headers(self.max_fields.load(Ordering::Relaxed))
-            .max_buf_size(MAX_HEAD)
-            .pipeline_flush(true);
+            .max_buf_size(MAX_HEAD);
         let service = Arc::clone(&self.service);
         let seen = begun.clone();
         let answer = service_fn(move |request| {

@@ -247,7 +247,11 @@ fn slow_reader() {
     };
     let before = resident();
     std::thread::sleep(Duration::from_millis(500));
-    assert!(resident() < before + (16 << 20), "a body piles up");
+    let after = resident();
+    assert!(
+        after < before + (16 << 20),
+        "a body piles up: {before} then {after} bytes"
+    );
     assert_eq!(node.get("/hello").status, 200);
     drop(connection);
 }
@@ -480,7 +484,7 @@ fn egress() {
         4 << 20
     );
     assert!(fetch(&node, &format!("http://127.0.0.1:{port}/cut")).cut);
-    for (path, code) in [("garbage", "35"), ("silent", "33")] {
+    for (path, code) in [("garbage", "35"), ("silent", "9")] {
         let answer = fetch(&node, &format!("http://127.0.0.1:{port}/{path}"));
         assert_eq!(
             (answer.status, answer.field("x-code")),

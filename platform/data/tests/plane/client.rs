@@ -204,6 +204,8 @@ impl Connection {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // A child that ends sends a signal.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => true,
             Err(error) => panic!("nothing came: {error}"),
         }
     }

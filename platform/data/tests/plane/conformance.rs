@@ -288,9 +288,10 @@ fn fields() {
         lines.contains(&"forwarded: for=127.0.0.1;host=\"app.localhost:81\";proto=http"),
         "{text}"
     );
-    for gone in ["host:", "connection:", "x-gone:", "keep-alive:", "6.6.6.6"] {
-        assert!(!text.contains(gone), "{gone} in {text}");
+    for gone in ["host:", "connection:", "x-gone:", "keep-alive:"] {
+        assert!(!text.contains(&format!("\n{gone}")), "{gone} in {text}");
     }
+    assert!(!text.contains("6.6.6.6"), "{text}");
     assert_eq!(answer.field("x-request-id"), Some("my-id"));
     let hop = node.get("/hop");
     assert_eq!(
@@ -357,9 +358,14 @@ fn limits() {
 
 fn lengths_of_responses() {
     let node = Node::with_app(Limits::default());
-    // At hand before the head is sent: a clean error.
-    assert_eq!(node.get("/length/10/5").code(), "bad-response");
-    assert_eq!(node.get("/length/10/15").code(), "bad-response");
+    // At hand before the head is sent, which depends on who is faster: a clean error. Else the response is cut off.
+    for path in ["/length/10/5", "/length/10/15"] {
+        let answer = node.get(path);
+        assert!(
+            answer.cut || answer.code() == "bad-response",
+            "{path}: {answer:?}"
+        );
+    }
     assert_eq!(node.get("/length/5/5").text(), "xxxxx");
     // Known only later: the connection ends, and nothing beyond the length is sent.
     for (path, most) in [("/drip/10/5", 5), ("/drip/10/15", 10)] {

@@ -494,7 +494,7 @@ impl Guest<'_> {
                 FLAG_END,
                 id,
                 0,
-                b"\xc8\x00\xff\xff\xff\x00\x01",
+                b"\xc8\x00\x01\x00\x00\x00\xff",
             ),
             "bad-status" => self.head(id, 5, &[], true),
             "two-dones" => {
