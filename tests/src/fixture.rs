@@ -125,9 +125,9 @@ fn component(core: &str, world: &str) -> Vec<u8> {
     let world = resolve.select_world(&[package], Some("fixture")).unwrap();
     let core = with_texts(&core.replace("@V", &version));
     let mut module = wat::parse_str(&core).unwrap_or_else(|error| panic!("fixture: {error}"));
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     let mut encoder = ComponentEncoder::default();
-    encoder.module(&module).unwrap().validate(true);
+    encoder = encoder.module(&module).unwrap().validate(true);
     encoder.encode().unwrap()
 }
 
