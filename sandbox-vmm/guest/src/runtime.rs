@@ -360,12 +360,16 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
     let report = match outcome {
         // Where the kernel ended it, the trap that it used says nothing.
         outcome::CPU => format!("error: {text}\n"),
-        outcome::POST_RETURN => String::from("error: the component worked on for too long after its response\n"),
+        outcome::POST_RETURN => {
+            String::from("error: the component worked on for too long after its response\n")
+        }
         outcome::TRAP | outcome::MEMORY if !error.is::<Exit>() => format!("error: {error:?}\n"),
         _ => String::new(),
     };
     if !report.is_empty() {
-        let report = report.get(..report.floor_char_boundary(ERROR_TEXT)).unwrap_or_default();
+        let report = report
+            .get(..report.floor_char_boundary(ERROR_TEXT))
+            .unwrap_or_default();
         streams::log(state.id, 2, report.as_bytes());
     }
     if outcome != outcome::CANCELLED {

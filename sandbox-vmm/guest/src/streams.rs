@@ -41,6 +41,8 @@ struct Exchange {
     credit: u32,
     /// The host does not want what is sent.
     stopped: bool,
+    /// Nobody reads what comes in.
+    unread: bool,
     /// END or RESET has been sent, or the other side has given up.
     sent: bool,
 }
@@ -92,6 +94,7 @@ impl Exchange {
             failed: None,
             credit: INITIAL_CREDIT,
             stopped: false,
+            unread: false,
             sent: false,
         }
     }
@@ -184,6 +187,11 @@ pub fn open() -> u32 {
             }
         }
     })
+}
+
+/// Whether an exchange is still known.
+pub fn exists(id: u32) -> bool {
+    with(id, |_| ()).is_some()
 }
 
 /// Forgets an exchange; what still comes of it is dropped.
@@ -285,7 +293,11 @@ pub fn answer(id: u32) -> Option<Result<Vec<u8>, Failure>> {
 /// The reader wants no more of this body. The answer to an outgoing request that nobody reads ends the exchange.
 pub fn stop_reading(id: u32) {
     if id & OUTGOING != 0 {
-        match with(id, |x| (x.ended, x.sent)) {
+        let state = with(id, |x| {
+            x.unread = true;
+            (x.ended, x.sent)
+        });
+        match state {
             Some((true, false)) | None => {}
             Some((true, true)) => forget(id),
             Some((false, _)) => {
@@ -363,6 +375,9 @@ pub fn sent(id: u32) -> bool {
 pub fn end(id: u32, trailers: &[u8]) {
     if with(id, |x| core::mem::replace(&mut x.sent, true)) == Some(false) {
         rings::send(Header::new(Kind::End, id, 0), trailers);
+    }
+    if id & OUTGOING != 0 && with(id, |x| x.ended && x.unread) == Some(true) {
+        forget(id);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies that the component sends: of its response, or of a request that it makes.
 
 use crate::http::codes;
+use crate::http::held::Held;
 use crate::kernel::cell::Local;
 use crate::link::bindings::wasi::http::types::ErrorCode;
 use crate::runtime::State;
@@ -25,7 +26,7 @@ pub enum Of {
 /// Where a body goes.
 enum To {
     /// Its head has not been sent: it waits here, with its trailers once it is finished.
-    Waiting(Vec<u8>, Option<Vec<u8>>),
+    Waiting(Vec<u8>, Option<Vec<u8>>, Held),
     /// An exchange.
     Exchange(u32),
     /// Nowhere: its head was dropped.
@@ -46,7 +47,7 @@ pub struct Body(Arc<Local<Inner>>);
 impl Body {
     /// A body of `expected` bytes, or of any number.
     pub fn new(of: Of, expected: Option<u64>) -> Body {
-        let to = To::Waiting(Vec::new(), None);
+        let to = To::Waiting(Vec::new(), None, Held::default());
         Body(Arc::new(Local::new(Inner {
             to,
             of,
@@ -58,7 +59,7 @@ impl Body {
     /// How many bytes may be written now. `None`: nobody wants them.
     pub fn permit(&self) -> Option<usize> {
         self.0.with(|b| match &b.to {
-            To::Waiting(bytes, _) => Some((INITIAL_CREDIT as usize).saturating_sub(bytes.len())),
+            To::Waiting(bytes, ..) => Some((INITIAL_CREDIT as usize).saturating_sub(bytes.len())),
             To::Exchange(id) => streams::credit(*id).map(|n| n as usize),
             To::Nowhere => None,
         })
@@ -86,13 +87,16 @@ impl Body {
                 .is_some_and(|n| b.written > n)
                 .then(|| b.size_error());
             let id = match &mut b.to {
-                To::Waiting(waiting, _) if waiting.len() + bytes.len() <= LARGEST_WRITE => {
-                    if over.is_none() {
-                        waiting.extend_from_slice(bytes);
+                To::Waiting(waiting, _, held) => {
+                    if waiting.len() + bytes.len() > LARGEST_WRITE || !held.grow(bytes.len()) {
+                        Err(true)
+                    } else {
+                        if over.is_none() {
+                            waiting.extend_from_slice(bytes);
+                        }
+                        Ok(None)
                     }
-                    Ok(None)
                 }
-                To::Waiting(..) => Err(true),
                 To::Exchange(id) => Ok(Some(*id)),
                 To::Nowhere => Err(false),
             };
@@ -112,7 +116,7 @@ impl Body {
         let before = self
             .0
             .with(|b| core::mem::replace(&mut b.to, To::Exchange(id)));
-        if let To::Waiting(bytes, trailers) = before {
+        if let To::Waiting(bytes, trailers, _) = before {
             match send(state, id, &bytes) {
                 Ok(()) | Err(StreamError::Closed | StreamError::Failed(_)) => {}
                 Err(StreamError::Trap(e)) => return Err(e),
@@ -153,7 +157,7 @@ impl Body {
             return Err(code);
         }
         let id = self.0.with(|b| match &mut b.to {
-            To::Waiting(_, end) => {
+            To::Waiting(_, end, _) => {
                 *end = Some(trailers.clone());
                 None
             }

@@ -3,6 +3,7 @@
 //! All names and values lie in one buffer, shared by clones until one of them changes. The fields of an incoming head
 //! lie where the head was received.
 
+use crate::http::held::Held;
 use crate::http::syntax;
 use crate::link::bindings::wasi::http::types::{HeaderError, HostFields};
 use crate::runtime::State;
@@ -42,6 +43,7 @@ struct List {
     bytes: Vec<u8>,
     spans: Vec<Span>,
     size: usize,
+    held: Held,
 }
 
 fn slice(bytes: &[u8], (start, len): (u32, u32)) -> &[u8] {
@@ -91,6 +93,8 @@ impl List {
                 list.append(n, v);
             }
         }
+        // It is smaller than what it replaces: no room is not a reason to refuse it.
+        let _ = list.held.grow(list.size);
         list
     }
 }
@@ -117,7 +121,7 @@ fn told(changed: Changed) -> Result<core::result::Result<(), HeaderError>> {
     match changed {
         Ok(()) => Ok(Ok(())),
         Err(Refused::Error(e)) => Ok(Err(e)),
-        Err(Refused::TooLarge) => bail!("total size of fields exceeds limit of {LARGEST} bytes"),
+        Err(Refused::TooLarge) => bail!("total size of fields exceeds limit"),
     }
 }
 
@@ -218,7 +222,11 @@ impl Fields {
         if self.list.size + self.list.cost(new, name.len(), value.len()) > LARGEST {
             return Err(Refused::TooLarge);
         }
-        Arc::make_mut(&mut self.list).append(&name, value);
+        let list = Arc::make_mut(&mut self.list);
+        if !list.held.grow(list.cost(new, name.len(), value.len())) {
+            return Err(Refused::TooLarge);
+        }
+        list.append(&name, value);
         Ok(())
     }
 
@@ -252,6 +260,9 @@ impl Fields {
             Some(list) => list,
             None => Arc::make_mut(&mut self.list),
         };
+        if !to.held.grow(size.saturating_add(name.len() + NAME_COST)) {
+            return Err(Refused::TooLarge);
+        }
         for value in values {
             to.append(&name, value);
         }

@@ -6,11 +6,13 @@
 //! - [`outbound`]: requests that the component makes.
 //! - [`body`]: what is sent, of either.
 //! - [`codes`]: error codes and their numbers on the rings.
+//! - [`held`]: what all of it may keep in memory.
 //! - [`syntax`]: what HTTP allows in methods, names, values and URIs.
 
 pub mod body;
 pub mod codes;
 pub mod fields;
+pub mod held;
 pub mod incoming;
 pub mod outbound;
 pub mod outgoing;

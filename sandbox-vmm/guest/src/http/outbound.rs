@@ -19,6 +19,9 @@ use sandbox_abi::message::{FLAG_END, Header, Kind, MAX_PAYLOAD, reset};
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
+/// Requests that one component may have under way.
+const MOST_AT_ONCE: usize = 256;
+
 /// `outgoing-request`.
 pub struct OutgoingRequest {
     method: Method,
@@ -284,6 +287,12 @@ impl outgoing_handler::Host for State {
             Ok(payload) => payload,
             Err(code) => return Ok(Err(code)),
         };
+        if self.outgoing.len() >= MOST_AT_ONCE {
+            self.outgoing.retain(|id| streams::exists(*id));
+            if self.outgoing.len() >= MOST_AT_ONCE {
+                return Ok(Err(ErrorCode::ConnectionLimitReached));
+            }
+        }
         let id = streams::open();
         self.outgoing.push(id);
         let mut header = Header::new(Kind::Request, id, 0);

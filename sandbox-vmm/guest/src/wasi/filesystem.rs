@@ -11,7 +11,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 pub use types::ErrorCode;
-use types::{DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags};
+use types::{
+    DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, MetadataHashValue,
+    NewTimestamp, OpenFlags, PathFlags,
+};
 use wasmtime::Result;
 use wasmtime::component::{Resource, ResourceTableError};
 
@@ -40,19 +43,35 @@ pub struct Writing {
 }
 
 fn stream_error(code: ErrorCode) -> StreamError {
-    StreamError::Failed(IoError { text: format!("{code:?}"), http: None, file: Some(code) })
+    StreamError::Failed(IoError {
+        text: format!("{code:?}"),
+        http: None,
+        file: Some(code),
+    })
 }
 
 impl State {
     fn scratch(&mut self) -> FsResult<&mut Scratch> {
-        self.scratch.as_deref_mut().ok_or(FsError::Code(ErrorCode::BadDescriptor))
+        self.scratch
+            .as_deref_mut()
+            .ok_or(FsError::Code(ErrorCode::BadDescriptor))
     }
 
     /// Reads on; an end of the file is the end of the stream.
-    pub fn read_file(&mut self, stream: &Resource<InputStream>, most: usize) -> core::result::Result<Vec<u8>, StreamError> {
-        let InputStream::File(file) = self.table.get_mut(stream)? else { return Err(StreamError::Closed) };
-        let Some(scratch) = &mut self.scratch else { return Err(StreamError::Closed) };
-        let bytes = scratch.read(file.node, file.at, most.min(PERMIT)).map_err(stream_error)?;
+    pub fn read_file(
+        &mut self,
+        stream: &Resource<InputStream>,
+        most: usize,
+    ) -> core::result::Result<Vec<u8>, StreamError> {
+        let InputStream::File(file) = self.table.get_mut(stream)? else {
+            return Err(StreamError::Closed);
+        };
+        let Some(scratch) = &mut self.scratch else {
+            return Err(StreamError::Closed);
+        };
+        let bytes = scratch
+            .read(file.node, file.at, most.min(PERMIT))
+            .map_err(stream_error)?;
         if bytes.is_empty() && most > 0 {
             return Err(StreamError::Closed);
         }
@@ -61,9 +80,17 @@ impl State {
     }
 
     /// Writes on.
-    pub fn write_file(&mut self, stream: &Resource<OutputStream>, bytes: &[u8]) -> core::result::Result<(), StreamError> {
-        let OutputStream::File(file) = self.table.get_mut(stream)? else { return Err(StreamError::Closed) };
-        let Some(scratch) = &mut self.scratch else { return Err(StreamError::Closed) };
+    pub fn write_file(
+        &mut self,
+        stream: &Resource<OutputStream>,
+        bytes: &[u8],
+    ) -> core::result::Result<(), StreamError> {
+        let OutputStream::File(file) = self.table.get_mut(stream)? else {
+            return Err(StreamError::Closed);
+        };
+        let Some(scratch) = &mut self.scratch else {
+            return Err(StreamError::Closed);
+        };
         let at = match file.at {
             Some(at) => at,
             None => scratch.len(file.node).map_err(stream_error)?,
@@ -81,7 +108,11 @@ impl State {
         if descriptor.flags.contains(need) {
             return Ok(descriptor.node);
         }
-        let code = if need == DescriptorFlags::MUTATE_DIRECTORY { ErrorCode::NotPermitted } else { ErrorCode::BadDescriptor };
+        let code = if need == DescriptorFlags::MUTATE_DIRECTORY {
+            ErrorCode::NotPermitted
+        } else {
+            ErrorCode::BadDescriptor
+        };
         Err(FsError::Code(code))
     }
 
@@ -105,7 +136,15 @@ impl State {
             match new {
                 NewTimestamp::NoChange => {}
                 NewTimestamp::Now => *time = now(),
-                NewTimestamp::Timestamp(Datetime { seconds, nanoseconds }) => *time = Datetime { seconds, nanoseconds },
+                NewTimestamp::Timestamp(Datetime {
+                    seconds,
+                    nanoseconds,
+                }) => {
+                    *time = Datetime {
+                        seconds,
+                        nanoseconds,
+                    }
+                }
             }
         }
         Ok(())
@@ -120,7 +159,10 @@ fn kind(content: &Content) -> (DescriptorType, u64) {
 }
 
 fn hash(node: NodeId) -> MetadataHashValue {
-    MetadataHashValue { lower: node as u64, upper: 0 }
+    MetadataHashValue {
+        lower: node as u64,
+        upper: 0,
+    }
 }
 
 /// How a call fails.
@@ -152,8 +194,11 @@ impl preopens::Host for State {
             return Ok(Vec::new());
         }
         let bytes = self.settings.limits.scratch_bytes;
-        self.scratch.get_or_insert_with(|| alloc::boxed::Box::new(Scratch::new(bytes))).hold(0);
-        let flags = DescriptorFlags::READ | DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY;
+        self.scratch
+            .get_or_insert_with(|| alloc::boxed::Box::new(Scratch::new(bytes)))
+            .hold(0);
+        let flags =
+            DescriptorFlags::READ | DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY;
         let root = self.table.push(Descriptor { node: 0, flags })?;
         Ok(vec![(root, String::from("/"))])
     }
@@ -173,7 +218,10 @@ impl types::Host for State {
 }
 
 impl types::HostDirectoryEntryStream for State {
-    fn read_directory_entry(&mut self, entries: Resource<Entries>) -> FsResult<Option<DirectoryEntry>> {
+    fn read_directory_entry(
+        &mut self,
+        entries: Resource<Entries>,
+    ) -> FsResult<Option<DirectoryEntry>> {
         Ok(self.table.get_mut(&entries)?.0.pop_front())
     }
 
@@ -184,30 +232,56 @@ impl types::HostDirectoryEntryStream for State {
 }
 
 impl types::HostDescriptor for State {
-    fn read_via_stream(&mut self, file: Resource<Descriptor>, offset: u64) -> FsResult<Resource<InputStream>> {
+    fn read_via_stream(
+        &mut self,
+        file: Resource<Descriptor>,
+        offset: u64,
+    ) -> FsResult<Resource<InputStream>> {
         let node = self.node(&file, DescriptorFlags::READ)?;
         self.scratch()?.len(node)?;
         self.scratch()?.hold(node);
-        Ok(self.table.push(InputStream::File(Reading { node, at: offset }))?)
+        Ok(self
+            .table
+            .push(InputStream::File(Reading { node, at: offset }))?)
     }
 
-    fn write_via_stream(&mut self, file: Resource<Descriptor>, offset: u64) -> FsResult<Resource<OutputStream>> {
+    fn write_via_stream(
+        &mut self,
+        file: Resource<Descriptor>,
+        offset: u64,
+    ) -> FsResult<Resource<OutputStream>> {
         let node = self.node(&file, DescriptorFlags::WRITE)?;
         self.scratch()?.len(node)?;
         self.scratch()?.hold(node);
-        Ok(self.table.push(OutputStream::File(Writing { node, at: Some(offset) }))?)
+        Ok(self.table.push(OutputStream::File(Writing {
+            node,
+            at: Some(offset),
+        }))?)
     }
 
-    fn append_via_stream(&mut self, file: Resource<Descriptor>) -> FsResult<Resource<OutputStream>> {
+    fn append_via_stream(
+        &mut self,
+        file: Resource<Descriptor>,
+    ) -> FsResult<Resource<OutputStream>> {
         let node = self.node(&file, DescriptorFlags::WRITE)?;
         self.scratch()?.len(node)?;
         self.scratch()?.hold(node);
-        Ok(self.table.push(OutputStream::File(Writing { node, at: None }))?)
+        Ok(self
+            .table
+            .push(OutputStream::File(Writing { node, at: None }))?)
     }
 
-    fn advise(&mut self, file: Resource<Descriptor>, _: u64, _: u64, _: types::Advice) -> FsResult<()> {
+    fn advise(
+        &mut self,
+        file: Resource<Descriptor>,
+        _: u64,
+        _: u64,
+        _: types::Advice,
+    ) -> FsResult<()> {
         let node = self.node(&file, DescriptorFlags::empty())?;
-        self.scratch()?.len(node).map_err(|_| ErrorCode::BadDescriptor)?;
+        self.scratch()?
+            .len(node)
+            .map_err(|_| ErrorCode::BadDescriptor)?;
         Ok(())
     }
 
@@ -233,12 +307,22 @@ impl types::HostDescriptor for State {
         Ok(self.scratch()?.resize(node, size)?)
     }
 
-    fn set_times(&mut self, file: Resource<Descriptor>, read: NewTimestamp, changed: NewTimestamp) -> FsResult<()> {
+    fn set_times(
+        &mut self,
+        file: Resource<Descriptor>,
+        read: NewTimestamp,
+        changed: NewTimestamp,
+    ) -> FsResult<()> {
         let node = self.node(&file, DescriptorFlags::empty())?;
         self.stamp(node, read, changed)
     }
 
-    fn read(&mut self, file: Resource<Descriptor>, length: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {
+    fn read(
+        &mut self,
+        file: Resource<Descriptor>,
+        length: u64,
+        offset: u64,
+    ) -> FsResult<(Vec<u8>, bool)> {
         let node = self.node(&file, DescriptorFlags::READ)?;
         let most = usize::try_from(length).unwrap_or(usize::MAX).min(PERMIT);
         let scratch = self.scratch()?;
@@ -258,14 +342,22 @@ impl types::HostDescriptor for State {
         let scratch = self.scratch()?;
         let mut list = VecDeque::new();
         for (name, id) in scratch.entries(node)? {
-            list.push_back(DirectoryEntry { type_: kind(&scratch.node(*id)?.content).0, name: name.clone() });
+            list.push_back(DirectoryEntry {
+                type_: kind(&scratch.node(*id)?.content).0,
+                name: name.clone(),
+            });
         }
         Ok(self.table.push(Entries(list))?)
     }
 
-    fn create_directory_at(&mut self, directory: Resource<Descriptor>, path: String) -> FsResult<()> {
+    fn create_directory_at(
+        &mut self,
+        directory: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<()> {
         let node = self.node(&directory, DescriptorFlags::MUTATE_DIRECTORY)?;
-        self.scratch()?.create(node, &path, Content::Directory(Default::default()))?;
+        self.scratch()?
+            .create(node, &path, Content::Directory(Default::default()))?;
         Ok(())
     }
 
@@ -274,7 +366,12 @@ impl types::HostDescriptor for State {
         self.describe(node)
     }
 
-    fn stat_at(&mut self, directory: Resource<Descriptor>, _: PathFlags, path: String) -> FsResult<DescriptorStat> {
+    fn stat_at(
+        &mut self,
+        directory: Resource<Descriptor>,
+        _: PathFlags,
+        path: String,
+    ) -> FsResult<DescriptorStat> {
         let node = self.node(&directory, DescriptorFlags::empty())?;
         let node = self.scratch()?.find(node, &path)?;
         self.describe(node)
@@ -322,8 +419,12 @@ impl types::HostDescriptor for State {
         let scratch = self.scratch()?;
         let found = scratch.find(from, &path);
         let node = match found {
-            Ok(_) if open.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE) => return Err(ErrorCode::Exist.into()),
-            Err(ErrorCode::NoEntry) if open.contains(OpenFlags::CREATE) && !open.contains(OpenFlags::DIRECTORY) => {
+            Ok(_) if open.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE) => {
+                return Err(ErrorCode::Exist.into());
+            }
+            Err(ErrorCode::NoEntry)
+                if open.contains(OpenFlags::CREATE) && !open.contains(OpenFlags::DIRECTORY) =>
+            {
                 scratch.create(from, &path, Content::File(Vec::new()))?
             }
             found => found?,
@@ -332,7 +433,9 @@ impl types::HostDescriptor for State {
         if open.contains(OpenFlags::DIRECTORY) && !is_directory {
             return Err(ErrorCode::NotDirectory.into());
         }
-        if is_directory && (open.contains(OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE)) {
+        if is_directory
+            && (open.contains(OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE))
+        {
             return Err(ErrorCode::IsDirectory.into());
         }
         if open.contains(OpenFlags::TRUNCATE) {
@@ -348,7 +451,11 @@ impl types::HostDescriptor for State {
         Err(ErrorCode::Invalid.into())
     }
 
-    fn remove_directory_at(&mut self, directory: Resource<Descriptor>, path: String) -> FsResult<()> {
+    fn remove_directory_at(
+        &mut self,
+        directory: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<()> {
         let node = self.node(&directory, DescriptorFlags::MUTATE_DIRECTORY)?;
         Ok(self.scratch()?.remove(node, &path, true)?)
     }
@@ -374,7 +481,11 @@ impl types::HostDescriptor for State {
         Ok(self.scratch()?.remove(node, &path, false)?)
     }
 
-    fn is_same_object(&mut self, one: Resource<Descriptor>, other: Resource<Descriptor>) -> Result<bool> {
+    fn is_same_object(
+        &mut self,
+        one: Resource<Descriptor>,
+        other: Resource<Descriptor>,
+    ) -> Result<bool> {
         Ok(self.table.get(&one)?.node == self.table.get(&other)?.node)
     }
 

@@ -19,6 +19,8 @@ use wasmtime::{Result, ensure};
 const BLOCKING_WRITE: usize = 4096;
 /// Bytes of a log that one write may have, and what `check-write` allows where nothing else does.
 const PERMIT: usize = 64 << 10;
+/// Most pollables in one call.
+const LONGEST_POLL: usize = 64 << 10;
 /// Bytes of one log record.
 const LOG_RECORD: usize = 16 << 10;
 
@@ -131,6 +133,10 @@ impl error::HostError for State {
 impl poll::Host for State {
     fn poll(&mut self, pollables: Vec<Resource<Pollable>>) -> Result<Vec<u32>> {
         ensure!(!pollables.is_empty(), "empty poll list");
+        ensure!(
+            pollables.len() <= LONGEST_POLL,
+            "poll list of more than {LONGEST_POLL}"
+        );
         let mut list = Vec::with_capacity(pollables.len());
         for pollable in &pollables {
             list.push(self.table.get(pollable)?.clone());

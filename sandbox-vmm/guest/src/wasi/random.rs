@@ -3,7 +3,6 @@
 use crate::kernel::random as generator;
 use crate::link::bindings::wasi::random::{insecure, insecure_seed, random};
 use crate::runtime::State;
-use alloc::vec;
 use alloc::vec::Vec;
 use wasmtime::{Result, ensure};
 
@@ -23,7 +22,13 @@ fn bytes(state: &State, len: u64) -> Result<Vec<u8>> {
         len <= MOST,
         "{len} random bytes at once are more than {MOST}"
     );
-    let mut bytes = vec![0; usize::try_from(len)?];
+    let len = usize::try_from(len)?;
+    let mut bytes = Vec::new();
+    ensure!(
+        bytes.try_reserve_exact(len).is_ok(),
+        "no memory for {len} random bytes"
+    );
+    bytes.resize(len, 0);
     for step in bytes.chunks_mut(STEP) {
         state.check()?;
         generator::fill(step);

@@ -48,7 +48,10 @@ pub struct Scratch {
 /// The wall clock.
 pub fn now() -> Datetime {
     let (seconds, nanoseconds) = time::wall_clock();
-    Datetime { seconds, nanoseconds }
+    Datetime {
+        seconds,
+        nanoseconds,
+    }
 }
 
 /// The last name of a path and the directory that holds it, or the directory itself that the path names.
@@ -60,7 +63,11 @@ enum Place<'a> {
 impl Scratch {
     /// An empty directory of at most `bytes`.
     pub fn new(bytes: u64) -> Scratch {
-        let mut scratch = Scratch { nodes: Vec::new(), free: Vec::new(), left: bytes };
+        let mut scratch = Scratch {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            left: bytes,
+        };
         scratch.nodes.push(Node {
             content: Content::Directory(BTreeMap::new()),
             times: [now(); 2],
@@ -118,7 +125,10 @@ impl Scratch {
         }
         let slash = path.ends_with('/');
         let mut at = from;
-        let mut names = path.split('/').filter(|n| !n.is_empty() && *n != ".").peekable();
+        let mut names = path
+            .split('/')
+            .filter(|n| !n.is_empty() && *n != ".")
+            .peekable();
         while let Some(name) = names.next() {
             let entries = self.entries(at)?;
             if name == ".." {
@@ -142,7 +152,10 @@ impl Scratch {
         match self.place(from, path)? {
             Place::Itself(id) => Ok(id),
             Place::Entry(directory, name, slash) => {
-                let id = *self.entries(directory)?.get(name).ok_or(ErrorCode::NoEntry)?;
+                let id = *self
+                    .entries(directory)?
+                    .get(name)
+                    .ok_or(ErrorCode::NoEntry)?;
                 if slash {
                     self.entries(id)?;
                 }
@@ -153,15 +166,26 @@ impl Scratch {
 
     /// Makes a file or a directory where nothing is.
     pub fn create(&mut self, from: NodeId, path: &str, content: Content) -> Result<NodeId> {
-        let Place::Entry(directory, name, slash) = self.place(from, path)? else { return Err(ErrorCode::Exist) };
+        let Place::Entry(directory, name, slash) = self.place(from, path)? else {
+            return Err(ErrorCode::Exist);
+        };
         if self.entries(directory)?.contains_key(name) {
             return Err(ErrorCode::Exist);
         }
         if slash && matches!(content, Content::File(_)) {
             return Err(ErrorCode::IsDirectory);
         }
-        self.left = self.left.checked_sub(NODE_COST + name.len() as u64).ok_or(ErrorCode::InsufficientSpace)?;
-        let node = Node { content, times: [now(); 2], parent: directory, named: true, open: 0 };
+        self.left = self
+            .left
+            .checked_sub(NODE_COST + name.len() as u64)
+            .ok_or(ErrorCode::InsufficientSpace)?;
+        let node = Node {
+            content,
+            times: [now(); 2],
+            parent: directory,
+            named: true,
+            open: 0,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 *self.node_mut(id)? = node;
@@ -178,7 +202,9 @@ impl Scratch {
 
     /// Removes a name: of an empty directory, or of a file.
     pub fn remove(&mut self, from: NodeId, path: &str, directory: bool) -> Result<()> {
-        let Place::Entry(parent, name, _) = self.place(from, path)? else { return Err(ErrorCode::Invalid) };
+        let Place::Entry(parent, name, _) = self.place(from, path)? else {
+            return Err(ErrorCode::Invalid);
+        };
         let id = *self.entries(parent)?.get(name).ok_or(ErrorCode::NoEntry)?;
         match &self.node(id)?.content {
             Content::Directory(_) if !directory => return Err(ErrorCode::IsDirectory),
@@ -202,7 +228,9 @@ impl Scratch {
     fn collect(&mut self, id: NodeId) -> Result<()> {
         let node = self.node_mut(id)?;
         if !node.named && node.open == 0 {
-            if let Content::File(bytes) = core::mem::replace(&mut node.content, Content::File(Vec::new())) {
+            if let Content::File(bytes) =
+                core::mem::replace(&mut node.content, Content::File(Vec::new()))
+            {
                 self.left += bytes.len() as u64;
             }
             self.free.push(id);
@@ -212,8 +240,12 @@ impl Scratch {
 
     /// Moves a name; what had the new name is replaced.
     pub fn rename(&mut self, from: NodeId, path: &str, to: NodeId, new_path: &str) -> Result<()> {
-        let Place::Entry(old, name, _) = self.place(from, path)? else { return Err(ErrorCode::Busy) };
-        let Place::Entry(new, new_name, slash) = self.place(to, new_path)? else { return Err(ErrorCode::Busy) };
+        let Place::Entry(old, name, _) = self.place(from, path)? else {
+            return Err(ErrorCode::Busy);
+        };
+        let Place::Entry(new, new_name, slash) = self.place(to, new_path)? else {
+            return Err(ErrorCode::Busy);
+        };
         let id = *self.entries(old)?.get(name).ok_or(ErrorCode::NoEntry)?;
         let is_directory = matches!(self.node(id)?.content, Content::Directory(_));
         if slash && !is_directory {
@@ -232,14 +264,19 @@ impl Scratch {
             }
             match &self.node(replaced)?.content {
                 Content::Directory(_) if !is_directory => return Err(ErrorCode::IsDirectory),
-                Content::Directory(entries) if !entries.is_empty() => return Err(ErrorCode::NotEmpty),
+                Content::Directory(entries) if !entries.is_empty() => {
+                    return Err(ErrorCode::NotEmpty);
+                }
                 Content::File(_) if is_directory => return Err(ErrorCode::NotDirectory),
                 _ => {}
             }
             self.unname(new, new_name)?;
         }
         let longer = (new_name.len() as u64).saturating_sub(name.len() as u64);
-        self.left = self.left.checked_sub(longer).ok_or(ErrorCode::InsufficientSpace)?;
+        self.left = self
+            .left
+            .checked_sub(longer)
+            .ok_or(ErrorCode::InsufficientSpace)?;
         self.left += (name.len() as u64).saturating_sub(new_name.len() as u64);
         self.entries_mut(old)?.remove(name);
         self.entries_mut(new)?.insert(String::from(new_name), id);
@@ -266,7 +303,9 @@ impl Scratch {
     pub fn read(&mut self, id: NodeId, offset: u64, most: usize) -> Result<Vec<u8>> {
         self.node_mut(id)?.times[0] = now();
         let bytes = self.bytes(id)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let end = start.saturating_add(most).min(bytes.len());
         Ok(bytes.get(start..end).unwrap_or_default().to_vec())
     }
@@ -279,7 +318,9 @@ impl Scratch {
     /// Makes a file longer or shorter.
     pub fn resize(&mut self, id: NodeId, len: u64) -> Result<()> {
         let old = self.len(id)?;
-        self.left = (self.left + old).checked_sub(len).ok_or(ErrorCode::InsufficientSpace)?;
+        self.left = (self.left + old)
+            .checked_sub(len)
+            .ok_or(ErrorCode::InsufficientSpace)?;
         let grown = self.set_len(id, len);
         if grown.is_err() {
             self.left = self.left + len - old;
@@ -290,23 +331,31 @@ impl Scratch {
     fn set_len(&mut self, id: NodeId, len: u64) -> Result<()> {
         let node = self.node_mut(id)?;
         node.times[1] = now();
-        let Content::File(bytes) = &mut node.content else { return Err(ErrorCode::IsDirectory) };
+        let Content::File(bytes) = &mut node.content else {
+            return Err(ErrorCode::IsDirectory);
+        };
         let len = usize::try_from(len).map_err(|_| ErrorCode::FileTooLarge)?;
-        bytes.try_reserve(len.saturating_sub(bytes.len())).map_err(|_| ErrorCode::InsufficientMemory)?;
+        bytes
+            .try_reserve(len.saturating_sub(bytes.len()))
+            .map_err(|_| ErrorCode::InsufficientMemory)?;
         bytes.resize(len, 0);
         Ok(())
     }
 
     /// Writes bytes at `offset`; the file becomes as long as that needs.
     pub fn write(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let end = offset.checked_add(bytes.len() as u64).ok_or(ErrorCode::FileTooLarge)?;
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .ok_or(ErrorCode::FileTooLarge)?;
         if end > self.len(id)? && !bytes.is_empty() {
             self.resize(id, end)?;
         }
         let node = self.node_mut(id)?;
         node.times[1] = now();
         if let Content::File(content) = &mut node.content
-            && let Some(to) = usize::try_from(offset).ok().and_then(|o| content.get_mut(o..)?.get_mut(..bytes.len()))
+            && let Some(to) = usize::try_from(offset)
+                .ok()
+                .and_then(|o| content.get_mut(o..)?.get_mut(..bytes.len()))
         {
             to.copy_from_slice(bytes);
         }
