@@ -17,7 +17,7 @@ use platform_model::{
 };
 use sdk_client::{Client, ClientError, LogQuery, Progress};
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const TOKEN: &str = "secret-token";
 
@@ -382,6 +382,11 @@ async fn a_log_that_breaks_off_says_so() {
     let (was_read, read) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
+        // An answer that comes before its question is refused.
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
         let line = serde_json::to_string(&line("last words")).unwrap() + "\n";
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         let chunk = format!("{head}{:x}\r\n{line}\r\n", line.len());

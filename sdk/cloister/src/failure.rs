@@ -60,7 +60,7 @@ pub(crate) enum CliError {
     /// What is to be deployed cannot be.
     #[error("{0}")]
     Request(#[from] DeployRequestError),
-    /// The shell's completions cannot be made for it.
+    /// The async runtime cannot be started.
     #[error("the async runtime cannot be started")]
     Runtime(#[source] std::io::Error),
     /// Standard output cannot be written.

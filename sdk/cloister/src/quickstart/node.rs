@@ -181,7 +181,9 @@ impl Node {
         };
         let _shown = terminal.spinner("stopping the node");
         // It may have ended by itself meanwhile: waiting for it tells.
-        let ask = || drop(kill_process(pid, Signal::TERM));
+        let ask = || {
+            let _ = kill_process(pid, Signal::TERM);
+        };
         ask();
         let stopped = async {
             loop {
