@@ -24,7 +24,8 @@ Exit codes:
   3  KVM cannot be used
   4  the data folder cannot be used: another node has it, it cannot be written, the disk is full
   5  the state in the data folder cannot be used: damaged, or of a newer version
-  6  an address cannot be listened on";
+  6  an address cannot be listened on
+";
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]

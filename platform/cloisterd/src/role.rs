@@ -38,7 +38,7 @@ pub fn dispatch(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
         }
         Some("__node") => {
             let options = args.iter().skip(2).cloned();
-            Some(daemon([program.to_owned()].into_iter().chain(options)))
+            Some(daemon([DAEMON.into()].into_iter().chain(options)))
         }
         _ if is_daemon(program) => Some(daemon(args)),
         _ => None,

@@ -81,7 +81,6 @@ impl Api {
     }
 
     /// The routes.
-    #[must_use]
     pub fn router(self) -> Router {
         let of_app = "/v1/tenants/{tenant}/apps/{app}";
         let under = |path: &str| format!("{of_app}{path}");

@@ -196,7 +196,7 @@ mod tests {
         let words: HashSet<_> = Code::ALL.iter().map(|code| code.entry().1).collect();
         assert_eq!(words.len(), Code::ALL.len());
         let word = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        assert!(words.iter().all(|w| word(w)));
+        assert!(words.iter().all(word));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Engine {
         tenant: &TenantName,
         upload: Upload,
     ) -> Result<ComponentUpload, DeployError> {
-        let _files = self.files.read().await;
+        let files = self.files.read().await;
         let (digest, size) = upload.finish(&self.components).await?;
         let record = ComponentRecord {
             tenant: tenant.clone(),
@@ -67,8 +67,13 @@ impl Engine {
             size,
             uploaded_at: OffsetDateTime::now_utc(),
         };
-        self.ask(move |store| store.put_component(&record)).await?;
-        Ok(ComponentUpload { digest, size })
+        let stored = self.ask(move |store| store.put_component(&record)).await;
+        drop(files);
+        if stored.is_err() {
+            // The file has no record: it goes, unless the component was there before.
+            self.collect_later().await;
+        }
+        Ok(stored.map(|()| ComponentUpload { digest, size })?)
     }
 
     /// Deploys a component as the next deployment of an app, which answers from now on.

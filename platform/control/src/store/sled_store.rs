@@ -226,6 +226,7 @@ fn open_and_read(folder: &Path) -> Result<(Db, u64), OpenError> {
             path: folder.to_owned(),
             source,
         },
+        sled::Error::Corruption { .. } => damaged("sled finds its file corrupt".to_owned()),
         other => damaged(other.to_string()),
     };
     let db = sled::Config::new()

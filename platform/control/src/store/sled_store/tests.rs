@@ -120,7 +120,10 @@ fn tenants_go_when_they_are_empty() {
         uploaded_at: now(),
     };
     store.put_component(&component).unwrap();
-    assert_eq!(store.components().unwrap(), [component.clone()]);
+    assert_eq!(
+        store.components().unwrap(),
+        std::slice::from_ref(&component)
+    );
     store.commit_deployment(&record("acme", "shop", 1)).unwrap();
     let error = store.delete_tenant(&tenant).unwrap_err();
     assert!(matches!(error, StoreError::TenantNotEmpty(1)));
