@@ -4,6 +4,7 @@
 //! its own, built here with `cargo` into `TARGET/guest`, which all profiles share: the guest is always optimised.
 
 use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,34 +52,32 @@ fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
 }
 
 /// A crate named `std` with what is in core and alloc: some dependencies say `extern crate std` on every unix target.
+///
+/// Its folder is named after its source: cargo does not know that everything in the guest is built against it, but it
+/// knows that other flags make another build.
 fn build_std(guest: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let folder = target.join("std");
-    std::fs::create_dir_all(&folder)?;
-    let rlib = folder.join("libstd.rlib");
     let source = guest.join("stub/std/lib.rs");
-    // Rebuilt only when older than its source: its hash is part of everything that is built against it.
-    let made = std::fs::metadata(&rlib).and_then(|m| m.modified());
-    if made.is_ok_and(|made| {
-        std::fs::metadata(&source)
-            .and_then(|m| m.modified())
-            .is_ok_and(|s| s < made)
-    }) {
-        return Ok(folder);
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(&source)?.hash(&mut hasher);
+    let folder = target.join(format!("std-{:016x}", hasher.finish()));
+    let rlib = folder.join("libstd.rlib");
+    if !rlib.exists() {
+        std::fs::create_dir_all(&folder)?;
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let unfinished = folder.join("unfinished.rlib");
+        run(Command::new(rustc)
+            .args([
+                "--edition",
+                "2021",
+                "--crate-name",
+                "std",
+                "--crate-type",
+                "rlib",
+            ])
+            .args(["-O", "-Cpanic=abort", "-o"])
+            .args([&unfinished, &source]))?;
+        std::fs::rename(unfinished, rlib)?;
     }
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    run(Command::new(rustc)
-        .args([
-            "--edition",
-            "2021",
-            "--crate-name",
-            "std",
-            "--crate-type",
-            "rlib",
-            "-O",
-            "-Cpanic=abort",
-            "-o",
-        ])
-        .args([&rlib, &source]))?;
     Ok(folder)
 }
 

@@ -28,17 +28,17 @@ pub struct RingMemory {
     words: *const AtomicU64,
 }
 
+#[expect(
+    unsafe_code,
+    reason = "a raw pointer forgets that the words behind it are shared atomics"
+)]
 // SAFETY: the mapping is owned by this value for as long as it lives and holds nothing but atomics.
-#[expect(
-    unsafe_code,
-    reason = "a raw pointer forgets that the words behind it are shared atomics"
-)]
 unsafe impl Send for RingMemory {}
-// SAFETY: as above; every access goes through atomics.
 #[expect(
     unsafe_code,
     reason = "a raw pointer forgets that the words behind it are shared atomics"
 )]
+// SAFETY: as above; every access goes through atomics.
 unsafe impl Sync for RingMemory {}
 
 const LEN: usize = layout::RINGS_LEN as usize;

@@ -47,9 +47,7 @@ impl Processor {
             if self.shared.stuck.load(Ordering::SeqCst) {
                 return VmEvent::Lost("the guest does not answer".into());
             }
-            self.shared.running.store(true, Ordering::Relaxed);
             let exit = self.vcpu.run();
-            self.shared.running.store(false, Ordering::Relaxed);
             self.shared.exits.fetch_add(1, Ordering::Relaxed);
             let step = match exit {
                 Ok(Exit::Port(port)) => self.port(port, events),

@@ -72,8 +72,8 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// The next interruption is meant to take the processor from wasm code.
     pub(crate) preempt: AtomicBool,
-    /// The thread is inside of `KVM_RUN`, or about to be.
-    pub(crate) running: AtomicBool,
+    /// The guest has nothing to do, and its thread waits for the router or a timer.
+    pub(crate) asleep: AtomicBool,
     /// The watcher has given up on the guest.
     pub(crate) stuck: AtomicBool,
     /// Exits to the VMM.

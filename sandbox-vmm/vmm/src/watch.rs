@@ -76,7 +76,7 @@ impl Seen {
             return true;
         }
         let slice = vm.memory.read_u64(layout::BOOT + field::SLICE).unwrap_or(0);
-        if slice != self.slice || !vm.shared.running.load(Ordering::Relaxed) {
+        if slice != self.slice || vm.shared.asleep.load(Ordering::Relaxed) {
             self.slice = slice;
             self.ticks = 0;
             return true;
