@@ -51,8 +51,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     // Global unicast is 2000::/3 and nothing else; that leaves out ::, ::1, mapped addresses, 64:ff9b::, fc00::,
     // fe80::, fec0:: and ff00::. Within it, what carries an address of IPv4 or is not routed.
     let global = segments[0] & 0xe000 == 0x2000;
-    let special = (segments[0] == 0x2001 && segments[1] < 0x0200)
-        || (segments[0] == 0x2001 && segments[1] == 0x0db8)
+    let special = (segments[0] == 0x2001 && (segments[1] < 0x0200 || segments[1] == 0x0db8))
         || segments[0] == 0x2002
         || (segments[0] == 0x3fff && segments[1] < 0x1000);
     global && !special

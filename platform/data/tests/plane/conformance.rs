@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     ("http1_fields", fields),
     ("http1_limits", limits),
     ("http1_lengths_of_responses", lengths_of_responses),
+    ("http1_slow_heads", slow_heads),
     ("http10", http10),
     ("http2", http2),
 ];
@@ -382,6 +383,20 @@ fn lengths_of_responses() {
     let mut connection = node.connect();
     connection.say("GET /trap-late HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
     assert!(connection.answer("GET").cut);
+}
+
+fn slow_heads() {
+    let node = Node::with_app(Limits::default());
+    let (mut first, mut later, mut idle) = (node.connect(), node.connect(), node.connect());
+    first.say("GE");
+    later.say("GET /hello HTTP/1.1\r\nHost: app.localhost\r\n\r\nGET /hel");
+    assert_eq!(later.answer("GET").status, 200);
+    for slow in [&mut first, &mut later] {
+        let answer = slow.answer("GET");
+        assert_eq!((answer.status, answer.code().as_str()), (408, "slow-head"));
+        assert!(slow.is_closed());
+    }
+    assert!(idle.is_closed(), "who says nothing is told nothing");
 }
 
 fn http10() {
