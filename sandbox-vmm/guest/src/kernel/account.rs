@@ -27,7 +27,8 @@ pub fn set_cpu_limit(ns: u64) {
 pub fn over() -> bool {
     let used = cpu_ns();
     sched::account(|a| {
-        let over = a.limit_ns.is_some_and(|limit| used > limit);
+        // Once ended, whatever for, it stays ended, even if somebody sets another limit.
+        let over = a.outcome.is_some() || a.limit_ns.is_some_and(|limit| used > limit);
         if over {
             a.outcome.get_or_insert(sandbox_abi::message::outcome::CPU);
         }
