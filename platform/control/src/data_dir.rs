@@ -43,7 +43,7 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// Anything else.
-    #[error("{} of the data folder cannot be used", .path.display())]
+    #[error("{} cannot be used as, or in, the data folder", .path.display())]
     Io {
         /// What failed.
         path: PathBuf,
@@ -165,6 +165,10 @@ fn create_dir(path: &Path) -> Result<(), DataDirError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+            _ => e,
+        })
         .map_err(|e| DataDirError::from_io(path, e))
 }
 

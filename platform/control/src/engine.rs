@@ -173,14 +173,22 @@ impl Engine {
         Ok(())
     }
 
-    /// The target of an app's active deployment; compiles it where its artifact is not there.
+    /// The target of an app's active deployment; compiles it where its artifact is not there. An app whose artifact
+    /// cannot be made is a target all the same, without a file: the router then says that it is not ready, not that
+    /// there is no such app.
     async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
         let key = (app.tenant.clone(), app.app.clone(), app.active);
         let record = self
             .ask(move |store| store.deployment(&key.0, &key.1, key.2))
             .await?
             .ok_or(DeployError::RecordMissing(app.active))?;
-        let artifact = self.compile(&record.digest).await?;
+        let artifact = match self.compile(&record.digest).await {
+            Ok(artifact) => artifact,
+            Err(error) => {
+                tracing::error!(tenant = %app.tenant, app = %app.app, deployment = %app.active, %error, "app has no artifact");
+                self.artifacts.join(MISSING)
+            }
+        };
         Ok(Arc::new(target(record, artifact)))
     }
 
@@ -290,6 +298,9 @@ impl Engine {
         Ok(deleted)
     }
 }
+
+/// Name of the artifact of an app that has none; no file has it.
+const MISSING: &str = "missing";
 
 /// What the data plane is told about a deployment.
 fn target(record: DeploymentRecord, artifact: PathBuf) -> Target {

@@ -40,6 +40,13 @@ pub enum Event {
         /// Microseconds from the command until the first entry into the guest.
         setup_us: u64,
     },
+    /// No VM could be made: the machine's fault, or the daemon's, never the guest's.
+    NotStarted {
+        /// Its number.
+        vm: VmId,
+        /// Why, for humans.
+        reason: String,
+    },
     /// The VM is gone, by its own fault or the machine's. Everything it held is freed.
     Lost {
         /// Its number.

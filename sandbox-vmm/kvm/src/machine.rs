@@ -15,6 +15,9 @@ pub enum KvmError {
         "cannot open /dev/kvm: load the kvm module and give this user access to it (group kvm)"
     )]
     Open(#[source] kvm_ioctls::Error),
+    /// What can be opened under its name is not KVM, or not the KVM of the last 18 years.
+    #[error("/dev/kvm is not KVM's device: it answers with API version {0}, not 12")]
+    NotKvm(i32),
     /// A call failed.
     #[error("{call} failed")]
     Call {
@@ -28,6 +31,9 @@ pub enum KvmError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
+
+/// The only version of the API that there is: see `KVM_GET_API_VERSION` in the kernel's `virt/kvm/api.rst`.
+const API_VERSION: i32 = 12;
 
 pub(crate) fn call(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
     move |cause| KvmError::Call { call, cause }
@@ -46,6 +52,10 @@ impl Machine {
     /// Makes a VM with these slots.
     pub fn new(slots: Vec<Slot>) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(KvmError::Open)?;
+        match kvm.get_api_version() {
+            API_VERSION => {}
+            other => return Err(KvmError::NotKvm(other)),
+        }
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
         let shapes: Vec<_> = slots
             .iter()

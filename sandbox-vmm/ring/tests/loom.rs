@@ -23,7 +23,10 @@ struct Shared(Arc<Small>);
 impl Shared {
     fn new(words: usize) -> Self {
         let zeroes = |n| (0..n).map(|_| AtomicU64::new(0)).collect();
-        Shared(Arc::new(Small { data: zeroes(words), control: zeroes(CONTROLS) }))
+        Shared(Arc::new(Small {
+            data: zeroes(words),
+            control: zeroes(CONTROLS),
+        }))
     }
 }
 
@@ -151,7 +154,10 @@ fn payloads_are_whole() {
         let writer = thread::spawn(move || {
             let mut producer = Producer::new(theirs);
             for n in 1..=2_u8 {
-                while producer.push(Header::new(Kind::Data, u32::from(n), 0), &[n; 9]).is_err() {
+                while producer
+                    .push(Header::new(Kind::Data, u32::from(n), 0), &[n; 9])
+                    .is_err()
+                {
                     thread::yield_now();
                 }
             }

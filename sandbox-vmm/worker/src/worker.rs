@@ -77,7 +77,7 @@ impl Worker {
                     Some(cause) => format!("{e}: {cause}"),
                     None => e.to_string(),
                 };
-                self.events.send(&Event::Lost { vm: id, reason });
+                self.events.send(&Event::NotStarted { vm: id, reason });
             }
         }
     }

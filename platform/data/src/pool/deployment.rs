@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -256,6 +256,7 @@ impl Deployment {
         let vm = Arc::new(Vm {
             link: Arc::clone(&link),
             setup: SetOnce::new(),
+            not_made: OnceLock::new(),
         });
         let command = Command::CreateVm {
             vm: id,
@@ -273,7 +274,11 @@ impl Deployment {
         tokio::select! {
             biased;
             () = link.ready.cancelled() => {}
-            () = link.lost.cancelled() => return Err(WarmError::Refused(link.reason().unwrap_or("the VM is lost").to_owned())),
+            () = link.lost.cancelled() => {
+                let reason = link.reason().unwrap_or("the VM is lost").to_owned();
+                let not_made = vm.not_made.get().is_some();
+                return Err(if not_made { WarmError::Unavailable(reason) } else { WarmError::Refused(reason) });
+            }
             () = tokio::time::sleep(START_TIME) => return Err(WarmError::Timeout(START_TIME)),
         }
         let ready = began.elapsed();

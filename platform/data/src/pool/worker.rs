@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use platform_model::{TenantName, WorkerStatus};
@@ -46,6 +46,8 @@ pub(crate) struct Vm {
     pub(crate) link: Arc<Link>,
     /// Time from the command until the guest was entered.
     pub(crate) setup: SetOnce<Duration>,
+    /// Set before the link is lost: the machine could not make the VM.
+    pub(crate) not_made: OnceLock<()>,
 }
 
 /// A running process.
@@ -246,6 +248,13 @@ impl Process {
             Event::Started { vm, setup_us } => {
                 if let Some(vm) = self.vm(vm) {
                     let _ = vm.setup.set(Duration::from_micros(setup_us));
+                }
+            }
+            Event::NotStarted { vm, reason } => {
+                let vm = lock(&self.vms).remove(&vm);
+                if let Some(vm) = vm {
+                    let _ = vm.not_made.set(());
+                    vm.link.lose(&reason);
                 }
             }
             Event::Lost { vm, reason } => {

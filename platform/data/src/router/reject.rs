@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use platform_model::{Limits, Problem};
 use sandbox_abi::message::{outcome, reset};
@@ -288,6 +288,14 @@ impl Reject {
                 );
             }
             _ => {}
+        }
+        if matches!(
+            self,
+            Reject::Malformed(_) | Reject::Coding | Reject::Connect
+        ) {
+            // Client and router may not agree on where the next request begins. HTTP/2 has no such field, and hyper
+            // leaves it out there.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -5,10 +5,10 @@ const BASE: u64 = sandbox_abi::layout::RUNTIME;
 
 /// A program in the making. Each method appends one instruction.
 #[derive(Clone, Default)]
-pub struct Program(Vec<u8>);
+pub(crate) struct Program(Vec<u8>);
 
 impl Program {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Program::default()
     }
 
@@ -19,37 +19,37 @@ impl Program {
     }
 
     /// `mov rax, value`
-    pub fn rax(self, value: u64) -> Self {
+    pub(crate) fn rax(self, value: u64) -> Self {
         self.bytes(&[0x48, 0xb8], &value.to_le_bytes())
     }
 
     /// `mov rdi, value`
-    pub fn rdi(self, value: u64) -> Self {
+    pub(crate) fn rdi(self, value: u64) -> Self {
         self.bytes(&[0x48, 0xbf], &value.to_le_bytes())
     }
 
     /// `mov rcx, value`
-    pub fn rcx(self, value: u64) -> Self {
+    pub(crate) fn rcx(self, value: u64) -> Self {
         self.bytes(&[0x48, 0xb9], &value.to_le_bytes())
     }
 
     /// `mov [address], rax`
-    pub fn store(self, address: u32) -> Self {
+    pub(crate) fn store(self, address: u32) -> Self {
         self.bytes(&[0x48, 0x89, 0x04, 0x25], &address.to_le_bytes())
     }
 
     /// `mov [address], value`, by way of rax
-    pub fn put(self, address: u32, value: u64) -> Self {
+    pub(crate) fn put(self, address: u32, value: u64) -> Self {
         self.rax(value).store(address)
     }
 
     /// `rep stosq`: fills rcx words at rdi with rax
-    pub fn fill(self) -> Self {
+    pub(crate) fn fill(self) -> Self {
         self.bytes(&[0xf3, 0x48, 0xab], &[])
     }
 
     /// `rdtsc; imul rax, rax, 0x2d4f5c95; mov [rdi], rax; add rdi, 8; loop`: fills rcx words at rdi with noise
-    pub fn fill_with_noise(self) -> Self {
+    pub(crate) fn fill_with_noise(self) -> Self {
         self.bytes(
             &[0x0f, 0x31, 0x48, 0x69, 0xc0, 0x95, 0x5c, 0x4f, 0x2d],
             &[0x48, 0x89, 0x07, 0x48, 0x83, 0xc7, 0x08, 0xe2, 0xee],
@@ -57,43 +57,43 @@ impl Program {
     }
 
     /// `mov rax, [rdi]`
-    pub fn load(self) -> Self {
+    pub(crate) fn load(self) -> Self {
         self.bytes(&[0x48, 0x8b, 0x07], &[])
     }
 
     /// `repe scasq`: goes on over the words at rdi for as long as they equal rax, at most rcx
-    pub fn scan_while_zero(self) -> Self {
+    pub(crate) fn scan_while_zero(self) -> Self {
         self.bytes(&[0xf3, 0x48, 0xaf], &[])
     }
 
     /// `mov [address], rcx`
-    pub fn store_rcx(self, address: u32) -> Self {
+    pub(crate) fn store_rcx(self, address: u32) -> Self {
         self.bytes(&[0x48, 0x89, 0x0c, 0x25], &address.to_le_bytes())
     }
 
     /// `out port, al`
-    pub fn out(self, port: u8) -> Self {
+    pub(crate) fn out(self, port: u8) -> Self {
         self.bytes(&[0xe6], &[port])
     }
 
     /// `jmp rax`
-    pub fn jump_to_rax(self) -> Self {
+    pub(crate) fn jump_to_rax(self) -> Self {
         self.bytes(&[0xff, 0xe0], &[])
     }
 
     /// Begins again at the instruction that stands `from` bytes into the program.
-    pub fn repeat(self, from: usize) -> Self {
+    pub(crate) fn repeat(self, from: usize) -> Self {
         let distance = from as i32 - (self.0.len() as i32 + 5);
         self.bytes(&[0xe9], &distance.to_le_bytes())
     }
 
     /// Bytes so far.
-    pub fn here(&self) -> usize {
+    pub(crate) fn here(&self) -> usize {
         self.0.len()
     }
 
     /// Maps the rings at their usual address: what any guest has to do before it can reach them.
-    pub fn map_rings(self) -> Self {
+    pub(crate) fn map_rings(self) -> Self {
         let directory = 0x3_0000_u32;
         let entry = directory + ((sandbox_abi::layout::RINGS >> 21) as u32 & 511) * 8;
         let (rings, user) = (sandbox_abi::layout::RINGS, 0x87);
@@ -106,7 +106,7 @@ impl Program {
     }
 
     /// The program as an ELF executable with one segment, read and execute.
-    pub fn elf(&self) -> Vec<u8> {
+    pub(crate) fn elf(&self) -> Vec<u8> {
         let (header, segment) = (64_u64, 56_u64);
         let offset = header + segment;
         let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
