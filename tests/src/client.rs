@@ -115,7 +115,10 @@ impl Connection {
     /// When the server does not accept.
     pub async fn h1(addr: SocketAddr) -> anyhow::Result<Self> {
         let io = TokioIo::new(connect(addr).await?);
-        let (sender, connection) = http1::handshake(io).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(2000)
+            .handshake(io)
+            .await?;
         tokio::spawn(connection.with_upgrades());
         Ok(Self {
             sender: Sender::H1(sender),

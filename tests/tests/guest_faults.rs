@@ -140,10 +140,9 @@ async fn a_failure_after_the_head_cuts_the_body() {
         "/short-body",
     ] {
         let cut = within(BY_ITSELF, path, node.try_get("probe", path)).await;
-        match cut {
-            // The head may not have left yet: then there is room for an error.
-            Ok(answer) => assert_eq!(answer.status, 502, "{path} looks whole: {answer:?}"),
-            Err(_) => {}
+        // The head may not have left yet: then there is room for an error.
+        if let Ok(answer) = cut {
+            assert_eq!(answer.status, 502, "{path} looks whole: {answer:?}");
         }
         // On HTTP/2 the stream is reset, and the connection lives.
         let mut h2 = Connection::h2(node.listen).await.unwrap();
@@ -353,7 +352,6 @@ async fn heads_that_are_too_large_are_refused() {
     let node = node().await;
     for path in [
         "/many-headers?100000",
-        "/many-headers?1000",
         "/huge-header?1024",
         "/huge-header?100",
     ] {

@@ -24,6 +24,10 @@ async fn node() -> &'static Node {
         node.deploy("app", probe()).done().await;
         let limits = json!({ "request_body_bytes": 1_000_000, "concurrency": 1, "queue": 1, "head_timeout_ms": 4000 });
         node.deploy("small", probe()).limits(limits).done().await;
+        node.deploy("one", probe())
+            .limits(json!({ "concurrency": 1 }))
+            .done()
+            .await;
         node
     })
     .await
@@ -498,12 +502,12 @@ async fn a_busy_app_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_gone_is_not_served() {
     let listen = node().await.listen;
-    // `small` runs one request at a time: if the first went on, the next would wait for it.
+    // `one` runs one request at a time: if the first went on, the next would wait for it.
     for version in ["1.1", "1.0"] {
         tokio::task::spawn_blocking(move || {
             let mut raw = Raw::connect(listen);
             raw.send(format!(
-                "GET /drip?200 HTTP/{version}\r\nHost: small.localhost\r\n\r\n"
+                "GET /drip?200 HTTP/{version}\r\nHost: one.localhost\r\n\r\n"
             ));
             assert_eq!(raw.head().unwrap().status, 200);
         })
@@ -511,7 +515,7 @@ async fn who_is_gone_is_not_served() {
         .unwrap();
         let what = "the turn after a request whose client is gone";
         cloister_tests::wait::until(Duration::from_secs(4), what, || async {
-            let answer = cloister_tests::client::get(listen, "small.localhost", "/counter")
+            let answer = cloister_tests::client::get(listen, "one.localhost", "/counter")
                 .await
                 .unwrap();
             (answer.text() == "1").then_some(())

@@ -5,6 +5,10 @@ use crate::{Consumer, Control, Corrupt, Memory, Producer, PushError};
 use sandbox_abi::message::{Header, Kind, MAX_PAYLOAD};
 use std::sync::atomic::Ordering;
 
+/// What a hostile peer does to the memory.
+type Lie = fn(&HostRing);
+
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 fn pair() -> (HostRing, Producer<HostRing>, Consumer<HostRing>) {
     let memory = RingMemory::create().unwrap();
     let ring = HostRing::host_to_guest(&memory);
@@ -108,7 +112,7 @@ fn threads_lose_neither_records_nor_wakeups() {
 
 #[test]
 fn lies_about_indices_and_lengths_are_noticed() {
-    let lies: [(&str, fn(&HostRing)); 4] = [
+    let lies: [(&str, Lie); 4] = [
         ("an index beyond the ring", |r| {
             r.control(Control::Produced)
                 .store(1 << 40, Ordering::Release)

@@ -1,4 +1,9 @@
 //! The client against a small server that answers as a node does, and as no node should.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, in its helpers too"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::args::{DoctorArgs, Global};
 use crate::failure::CliError;
-use crate::table::Table;
+use crate::table::{Table, text};
 use crate::terminal::{Terminal, Tone};
 
 /// How a check ended.
@@ -153,7 +153,7 @@ pub(crate) async fn run(
 
 /// The checks in a table, with what to do below those where something is to be done.
 fn table(checks: &[Check], terminal: &Terminal) -> String {
-    let mut table = Table::new(terminal, &["CHECK", "STATE", "FOUND"]);
+    let mut table = Table::new(terminal, [text("CHECK"), text("STATE"), text("FOUND")]);
     for check in checks {
         let (mark, tone) = check.state.mark();
         let found = match &check.fix {

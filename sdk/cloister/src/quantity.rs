@@ -125,10 +125,10 @@ pub(crate) fn age(then: OffsetDateTime, now: OffsetDateTime) -> String {
     match seconds {
         // Clocks of two hosts differ a little.
         ..5 => "now".to_owned(),
-        ..60 => format!("{seconds} s ago"),
-        ..3_600 => format!("{} min ago", seconds / 60),
-        ..86_400 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} d ago", seconds / 86_400),
+        5..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..86_400 => format!("{} h ago", seconds / 3_600),
+        86_400.. => format!("{} d ago", seconds / 86_400),
     }
 }
 

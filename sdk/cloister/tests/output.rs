@@ -1,4 +1,9 @@
 //! The executable against a small server that answers as a node does: output shapes and exit codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, in its helpers too"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,9 @@
 //! Quickstart for real: a node, its worker, a VM, an answer. These need `/dev/kvm`, and say so where it is missing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, in its helpers too"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

@@ -2,6 +2,11 @@
 //!
 //! Whatever the code does, the VM ends by itself or by being told to, with an event that says why, and the process that
 //! holds it goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, in its helpers too"
+)]
 
 mod program;
 

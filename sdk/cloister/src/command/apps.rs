@@ -7,7 +7,7 @@ use super::short;
 use crate::args::AppsArgs;
 use crate::failure::CliError;
 use crate::quantity::age;
-use crate::table::Table;
+use crate::table::{Table, number, text};
 use crate::terminal::Terminal;
 
 /// Lists the apps.
@@ -28,17 +28,15 @@ pub(super) async fn run(
         return Ok(());
     }
     let now = OffsetDateTime::now_utc();
-    let mut table = Table::new(
-        terminal,
-        &[
-            "APP",
-            "TENANT",
-            ">DEPLOYMENT",
-            "DEPLOYED",
-            "COMPONENT",
-            "URL",
-        ],
-    );
+    let columns = [
+        text("APP"),
+        text("TENANT"),
+        number("DEPLOYMENT"),
+        text("DEPLOYED").optional(),
+        text("COMPONENT").optional(),
+        text("URL"),
+    ];
+    let mut table = Table::new(terminal, columns);
     for app in apps {
         table.row([
             app.app.to_string(),

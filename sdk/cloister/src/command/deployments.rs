@@ -7,7 +7,7 @@ use super::short;
 use crate::args::AppArgs;
 use crate::failure::CliError;
 use crate::quantity::age;
-use crate::table::Table;
+use crate::table::{Table, number, text};
 use crate::terminal::{Terminal, Tone};
 
 /// Lists the deployments of an app.
@@ -22,14 +22,14 @@ pub(super) async fn run(
     }
     let now = OffsetDateTime::now_utc();
     let columns = [
-        ">DEPLOYMENT",
-        "STATE",
-        "CREATED",
-        "COMPONENT",
-        "ENV",
-        "ALLOWED HOSTS",
+        number("DEPLOYMENT"),
+        text("STATE"),
+        text("CREATED"),
+        text("COMPONENT").optional(),
+        text("ENV").optional(),
+        text("ALLOWED HOSTS"),
     ];
-    let mut table = Table::new(terminal, &columns);
+    let mut table = Table::new(terminal, columns);
     for deployment in deployments {
         let hosts: Vec<_> = deployment
             .allow_hosts
@@ -46,8 +46,8 @@ pub(super) async fn run(
             (state.0.to_owned(), state.1),
             (age(deployment.created_at, now), None),
             (short(deployment.digest), None),
-            (or_dash(deployment.env.join(",")), None),
-            (or_dash(hosts.join(",")), None),
+            (or_dash(deployment.env.join(", ")), None),
+            (or_dash(hosts.join(", ")), None),
         ]);
     }
     terminal.print(&table.text())

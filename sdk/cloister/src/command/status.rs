@@ -5,7 +5,7 @@ use sdk_client::Client;
 
 use crate::failure::CliError;
 use crate::quantity::{size, span};
-use crate::table::Table;
+use crate::table::{Table, number, text};
 use crate::terminal::{Terminal, Tone};
 
 /// Prints the node, its workers and its VMs.
@@ -28,19 +28,19 @@ pub(super) async fn run(client: &Client, terminal: &Terminal) -> Result<(), CliE
     terminal.print(&format!("\n{}", workers(&status, terminal).text()))
 }
 
-fn vms(status: &Status, terminal: &Terminal) -> Table {
+fn vms(status: &Status, terminal: &Terminal) -> Table<9> {
     let columns = [
-        "APP",
-        "TENANT",
-        ">DEPLOYMENT",
-        "STATE",
-        ">REQUESTS",
-        ">TRAPS",
-        ">RESTORES",
-        ">EXITS",
-        ">RESIDENT",
+        text("APP"),
+        text("TENANT"),
+        number("DEPLOYMENT").optional(),
+        text("STATE"),
+        number("REQUESTS"),
+        number("TRAPS"),
+        number("RESTORES").optional(),
+        number("EXITS").optional(),
+        number("RESIDENT").optional(),
     ];
-    let mut table = Table::new(terminal, &columns);
+    let mut table = Table::new(terminal, columns);
     for vm in &status.vms {
         let (state, tone) = match vm.state {
             VmState::Starting => ("starting", Tone::Warn),
@@ -64,8 +64,11 @@ fn vms(status: &Status, terminal: &Terminal) -> Table {
     table
 }
 
-fn workers(status: &Status, terminal: &Terminal) -> Table {
-    let mut table = Table::new(terminal, &["WORKER OF", ">PID", ">RESTARTS"]);
+fn workers(status: &Status, terminal: &Terminal) -> Table<3> {
+    let mut table = Table::new(
+        terminal,
+        [text("WORKER OF"), number("PID"), number("RESTARTS")],
+    );
     for worker in &status.workers {
         let pid = match worker.pid {
             Some(pid) => (pid.to_string(), None),

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::failure::CliError;
 use crate::quantity::age;
-use crate::table::Table;
+use crate::table::{Table, number, text};
 use crate::terminal::Terminal;
 
 /// Lists the tenants.
@@ -15,7 +15,7 @@ pub(super) async fn run(client: &Client, terminal: &Terminal) -> Result<(), CliE
         return terminal.print_json(&tenants);
     }
     let now = OffsetDateTime::now_utc();
-    let mut table = Table::new(terminal, &["TENANT", ">APPS", "CREATED"]);
+    let mut table = Table::new(terminal, [text("TENANT"), number("APPS"), text("CREATED")]);
     for tenant in tenants {
         table.row([
             tenant.tenant.to_string(),
