@@ -124,8 +124,7 @@ impl<const N: usize> Table<N> {
             .zip(widths)
             .collect();
         for ((shown, column), own) in columns.into_iter().rev() {
-            // The gap behind the last column may fall off the edge.
-            if needed <= u32::from(width) + u32::from(GAP) {
+            if needed <= u32::from(width) {
                 break;
             }
             if column.optional {
@@ -155,7 +154,7 @@ mod tests {
             &terminal,
             [text("APP"), number("REQUESTS").optional(), text("URL")],
         );
-        table.inner.set_width(16);
+        table.inner.set_width(17);
         table.row(["shop".to_owned(), "7".to_owned(), "http://x/".to_owned()]);
         assert_eq!(table.text(), "APP   URL\nshop  http://x/");
         terminal.color = true;
