@@ -316,7 +316,8 @@ async fn frames_where_none_may_be() {
                 h.send(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]);
             }
         });
-        connection_error("a header block that is none", &[COMPRESSION_ERROR], &|h| {
+        let compression = &[COMPRESSION_ERROR, PROTOCOL_ERROR][..];
+        connection_error("a header block that is none", compression, &|h| {
             _ = h.send(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20])
         });
         connection_error("a frame of 1 MiB", size, &|h| {

@@ -69,9 +69,9 @@ pub enum Rejection {
         missing: Vec<MissingImport>,
     },
     /// More linear memories than one instance may have.
-    #[error("the component has {count} linear memories, and at most {limit} are accepted")]
+    #[error("the component has {count} linear memories or more, and at most {limit} are accepted")]
     TooManyMemories {
-        /// Memories of one instance.
+        /// Memories of one instance, counted until there were too many.
         count: u64,
         /// Memories accepted.
         limit: u64,

@@ -15,15 +15,16 @@ use serde_json::Value;
 /// How long a node may take to be gone: it answers what is under way first.
 const GONE: Duration = Duration::from_secs(50);
 
-fn kvm() -> bool {
+/// Fails without KVM, and says so: a test that was not run has not passed.
+fn need_kvm() {
     let opened = std::fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/kvm");
-    if let Err(error) = &opened {
-        eprintln!("SKIPPED: this test needs /dev/kvm: {error}");
-    }
-    opened.is_ok()
+    assert!(
+        opened.is_ok(),
+        "this test needs /dev/kvm: {opened:?}; see deploy/kvm.md"
+    );
 }
 
 fn quickstart(args: &[&str]) -> Command {
@@ -89,9 +90,7 @@ fn staying(data: &Path) -> (Child, Value) {
 
 #[test]
 fn once_answers_and_leaves_nothing() {
-    if !kvm() {
-        return;
-    }
+    need_kvm();
     let output = quickstart(&["--once", "--json"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -119,9 +118,7 @@ fn once_answers_and_leaves_nothing() {
 
 #[test]
 fn a_signal_stops_the_node_and_its_data_stays() {
-    if !kvm() {
-        return;
-    }
+    need_kvm();
     let folder = tempfile::tempdir().unwrap();
     for signal in ["-INT", "-TERM"] {
         let (mut child, report) = staying(folder.path());
@@ -143,9 +140,7 @@ fn a_signal_stops_the_node_and_its_data_stays() {
 
 #[test]
 fn the_node_does_not_outlive_a_quickstart_that_is_killed() {
-    if !kvm() {
-        return;
-    }
+    need_kvm();
     let folder = tempfile::tempdir().unwrap();
     let (mut child, report) = staying(folder.path());
     child.kill().unwrap();
@@ -156,9 +151,7 @@ fn the_node_does_not_outlive_a_quickstart_that_is_killed() {
 
 #[test]
 fn a_second_node_on_the_same_data_is_told() {
-    if !kvm() {
-        return;
-    }
+    need_kvm();
     let folder = tempfile::tempdir().unwrap();
     let (mut child, _) = staying(folder.path());
     let data = folder.path().display().to_string();

@@ -82,6 +82,10 @@ pub(crate) fn authority<'r>(
         ),
         None => None,
     };
+    if version != Version::HTTP_2 && uri.scheme().is_none() && uri.authority().is_some() {
+        // `GET name`: the authority form of RFC 9112 §3.2.3, which is for CONNECT alone.
+        return Err(Reject::Malformed("the request's target is no path"));
+    }
     let authority = match (uri.authority(), host) {
         (Some(authority), Some(host))
             if version == Version::HTTP_2 && !authority.as_str().eq_ignore_ascii_case(host) =>

@@ -40,6 +40,8 @@ pub(crate) struct Scanner {
     pub(crate) heads: u64,
     /// The number of the first request that has both fields, counted from 0.
     pub(crate) smuggled: Option<u64>,
+    /// A chunk's size came with control characters, which hyper passes over and RFC 9112 §7.1.1 does not allow.
+    pub(crate) broken: bool,
 }
 
 impl Default for Scanner {
@@ -49,6 +51,7 @@ impl Default for Scanner {
             line: Vec::new(),
             heads: 0,
             smuggled: None,
+            broken: false,
         }
     }
 }
@@ -133,6 +136,10 @@ impl Scanner {
                     return;
                 }
                 return on_field(head, line);
+            }
+            State::ChunkSize if line.iter().any(|b| b.is_ascii_control() && *b != b'\t') => {
+                self.broken = true;
+                State::Blind
             }
             State::ChunkSize => match chunk_size(line) {
                 Some(0) => State::Trailers,

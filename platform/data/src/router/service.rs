@@ -118,8 +118,8 @@ impl Service {
         body: Incoming,
         id: &Bytes,
     ) -> Result<Response<Body>, Reject> {
-        let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
         fields::check(&parts.method, &parts.headers)?;
+        let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
         let hold = self.route(authority)?;
         let deployment = &hold.0;
         check_limits(parts, &body, deployment)?;

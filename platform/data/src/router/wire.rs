@@ -120,7 +120,8 @@ impl Wire {
         let _ = self.stream.shutdown().await;
     }
 
-    fn watch(&mut self, bytes: &[u8]) {
+    /// Shows bytes to the scanner. Fails where they are no HTTP though hyper would take them.
+    fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(scanner) = &mut self.scanner {
             scanner.feed(bytes);
             self.begun
@@ -129,7 +130,11 @@ impl Wire {
             if let Some(number) = scanner.smuggled {
                 self.begun.smuggled.store(number + 1, Ordering::Relaxed);
             }
+            if scanner.broken {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
         }
+        Ok(())
     }
 
     /// Whether `bytes` are hyper's own answer to a head that it did not take: no request is handed out for it.
@@ -206,10 +211,11 @@ impl Read for Wire {
             let first = std::mem::take(&mut this.first);
             let rest = first.get(this.given..).unwrap_or_default();
             let piece = rest.get(..buffer.remaining()).unwrap_or(rest);
-            this.watch(piece);
+            let watched = this.watch(piece);
             buffer.put_slice(piece);
             this.given += piece.len();
             this.first = first;
+            watched?;
             return Poll::Ready(Ok(()));
         }
         // hyper's cursor is of memory that may not be initialised, which safe code cannot read into.
@@ -220,7 +226,7 @@ impl Read for Wire {
         };
         let mut read = ReadBuf::uninit(space);
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
-        this.watch(read.filled());
+        this.watch(read.filled())?;
         buffer.put_slice(read.filled());
         Poll::Ready(Ok(()))
     }

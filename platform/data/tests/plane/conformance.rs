@@ -34,7 +34,8 @@ fn keep_alive() {
         connection.say("GET /hello HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
         let answer = connection.answer("GET");
         assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
-        assert_eq!(answer.field("content-length"), Some("5"));
+        // The length is known where the whole body came with the head; else it is chunked.
+        assert!(matches!(answer.field("content-length"), Some("5") | None));
         assert_eq!(answer.all("x-a"), ["1", "2"]);
         assert!(answer.field("date").is_some() && answer.field("x-request-id").is_some());
     }
