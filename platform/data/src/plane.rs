@@ -93,7 +93,7 @@ struct Inner {
 }
 
 impl DataPlane {
-    /// Listens and serves an empty table. Must be called within a tokio runtime.
+    /// Listens; until the first table is published, requests get 503. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be had.
@@ -147,7 +147,10 @@ impl DataPlane {
     /// Serves `table` from now on. Targets that are no longer in it finish what they have in flight and are stopped.
     pub fn publish(&self, table: RouteTable) {
         let inner = &self.inner;
-        let mut routes = Table::default();
+        let mut routes = Table {
+            published: true,
+            ..Table::default()
+        };
         let mut kept = HashSet::new();
         let mut fields = 0;
         for (host, target) in table.iter() {

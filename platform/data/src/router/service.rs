@@ -151,10 +151,12 @@ impl Service {
         let host = fields::host_of(authority).unwrap_or_default();
         // A deployment that leaves the table has left it before it refuses: the second look finds its successor.
         for _ in 0..3 {
-            match self.table.load().find(host).map(Deployment::hold) {
+            let table = self.table.load();
+            match table.find(host).map(Deployment::hold) {
                 Some(Some(hold)) => return Ok(hold),
                 Some(None) => {}
-                None => break,
+                None if table.published => break,
+                None => return Err(Reject::NotReady("the node is starting".to_owned())),
             }
         }
         Err(Reject::UnknownHost(host.chars().take(255).collect()))

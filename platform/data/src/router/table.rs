@@ -12,6 +12,8 @@ const MAX_HOST: usize = 255;
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) routes: HashMap<String, Arc<Deployment>>,
+    /// Whether the control plane has said it. Before, nobody knows whether there is an app of a name.
+    pub(crate) published: bool,
 }
 
 impl Table {
