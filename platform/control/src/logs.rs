@@ -5,7 +5,7 @@
 //!                                                                            \--> followers (broadcast)
 //! ```
 //!
-//! Each app has two files of at most [`file::CAP`] bytes: when `current` is full it becomes `previous`. What does not
+//! Each app has two files of at most `file::CAP` bytes: when `current` is full it becomes `previous`. What does not
 //! fit the queue, or is more than an app may write in a second, is dropped, and a line of the node says how much.
 
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! One thread that sees to it that no request holds a processor for longer than a slice.
 //!
 //! Every [`TICK`] it compares each running guest's slice counter with the last one. A counter that stands still is
-//! kicked; one that stands still for [`PATIENCE`] though it is kicked belongs to a guest that is lost. A hostile guest
+//! kicked; one that stands still for `PATIENCE` though it is kicked belongs to a guest that is lost. A hostile guest
 //! can count as it likes: it then keeps the processor time of its own tenant, and the router's deadlines end its requests.
 
 use crate::vm::Vm;
