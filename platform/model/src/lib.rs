@@ -15,7 +15,7 @@
 //! | [`name`] | tenant and app names, deployment numbers, the host name that an app answers to |
 //! | [`digest`] | the digest of a component |
 //! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
-//! | [`env`] | environment variables of a deployment |
+//! | [`mod@env`] | environment variables of a deployment |
 //! | [`limits`] | what a request and a VM may use |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
 //! | [`status`] | what the node is doing: VMs and workers |

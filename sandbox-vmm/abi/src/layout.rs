@@ -25,7 +25,7 @@ pub const IDT: u64 = 0x2000;
 pub const TSS: u64 = 0x3000;
 /// Top of the ring-0 stack, used by the exception stubs alone.
 pub const RING0_STACK_TOP: u64 = 0x7000;
-/// The [`crate::boot::BootPage`].
+/// The boot page: see [`crate::boot`].
 pub const BOOT: u64 = 0x8000;
 /// Root of the page tables. A second root with the same entries follows at [`PML4_ALT`].
 pub const PML4: u64 = 0x1_0000;

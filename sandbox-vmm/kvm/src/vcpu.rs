@@ -13,7 +13,7 @@ pub struct Start {
     pub stack: u64,
     /// Root of the page tables.
     pub page_tables: u64,
-    /// Global descriptor table, laid out as [`Start::GDT_ENTRIES`].
+    /// Global descriptor table, laid out as [`Start::gdt_entries`].
     pub gdt: u64,
     /// Interrupt descriptor table of 32 entries.
     pub idt: u64,
