@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn covers_component_and_configuration() {
-        let engine = Engine::new(&engine_config()).unwrap();
-        let same = Engine::new(&engine_config()).unwrap();
-        let other = Engine::new(engine_config().wasm_tail_call(false)).unwrap();
+        let engine = Engine::new(&engine_config().unwrap()).unwrap();
+        let same = Engine::new(&engine_config().unwrap()).unwrap();
+        let other = Engine::new(engine_config().unwrap().wasm_tail_call(false)).unwrap();
         let a = key(&engine, &[1; 32]);
         assert_eq!(a.len(), 64);
         assert_eq!(a, key(&same, &[1; 32]));

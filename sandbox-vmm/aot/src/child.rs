@@ -118,7 +118,8 @@ fn stream(fd: BorrowedFd<'_>) -> std::io::Result<File> {
 /// Checks and compiles a component in this process.
 fn compile_bytes(bytes: &[u8]) -> Result<Vec<u8>, Answer> {
     inspect(bytes).map_err(Answer::Rejected)?;
-    let engine = Engine::new(&crate::engine_config())
+    let engine = crate::engine_config()
+        .and_then(|config| Engine::new(&config))
         .map_err(|error| Answer::Failed(format!("{error:#}")))?;
     let invalid = |error: wasmtime::Error| {
         Answer::Rejected(Rejection::Invalid {

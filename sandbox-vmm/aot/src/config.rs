@@ -5,11 +5,12 @@
 //! the default, because the defaults depend on the features that wasmtime was built with, and the two
 //! builds differ in these.
 
+use crate::features;
 use wasmparser::WasmFeatures;
 use wasmtime::{Config, Inlining, OptLevel, WasmBacktraceDetails};
 
 /// Changes when artifacts must be made anew although no setting below changed. Part of every artifact's name.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// Address space of one linear memory: a 32-bit memory never needs a bounds check.
 pub const MEMORY_RESERVATION: u64 = 4 << 30;
@@ -26,8 +27,12 @@ pub const MAX_WASM_STACK_BYTES: usize = 1 << 20;
 /// The configuration of every artifact, for this machine's processor.
 ///
 /// The guest mirrors it except for the settings under "only the compiler".
-pub fn engine_config() -> Config {
+///
+/// # Errors
+/// When wasmtime was built without the guest's target.
+pub fn engine_config() -> wasmtime::Result<Config> {
     let mut config = Config::new();
+    features::choose(&mut config)?;
 
     // Memories.
     config.memory_reservation(MEMORY_RESERVATION);
@@ -74,7 +79,7 @@ pub fn engine_config() -> Config {
     config.compiler_inlining(Inlining::No);
     config.cranelift_opt_level(OptLevel::Speed);
     config.parallel_compilation(true);
-    config
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -83,7 +88,7 @@ mod tests {
     use wasmtime::Engine;
 
     fn accepts(wat: &str) -> bool {
-        let engine = Engine::new(&engine_config()).unwrap();
+        let engine = Engine::new(&engine_config().unwrap()).unwrap();
         let wasm = wat::parse_str(wat).unwrap();
         engine.precompile_component(&wasm).is_ok()
     }

@@ -12,7 +12,8 @@
 //!   tenant's own VM and nowhere else.
 //!
 //! # Modules
-//! [`config`](mod@config): the engine's configuration, the contract with the guest. `inspect`: what a component imports, exports and
+//! [`config`](mod@config): the engine's configuration, the contract with the guest. `features`: the processor features that
+//! code may use. `inspect`: what a component imports, exports and
 //! holds. `world`: what the guest implements. `child`: the compiler process. `parent`: starts and watches it. `cache`:
 //! names of artifacts. `error`: all that can be wrong.
 
@@ -20,6 +21,7 @@ pub mod cache;
 mod child;
 pub mod config;
 mod error;
+mod features;
 mod inspect;
 mod parent;
 mod world;

@@ -94,9 +94,11 @@ pub fn compile(
         }
         .into());
     }
-    let engine = Engine::new(&crate::engine_config()).map_err(|error| CompileError::Setup {
-        reason: format!("{error:#}"),
-    })?;
+    let engine = crate::engine_config()
+        .and_then(|config| Engine::new(&config))
+        .map_err(|error| CompileError::Setup {
+            reason: format!("{error:#}"),
+        })?;
     let key = cache::key(
         &engine,
         &digest(&mut input).map_err(io("read the component"))?,

@@ -151,8 +151,6 @@ pub fn detect_feature(name: &str) -> Option<bool> {
         "bmi1" => bit(seven.ebx, 3),
         "avx2" => bit(seven.ebx, 5),
         "bmi2" => bit(seven.ebx, 8),
-        // The virtual processor has AVX enabled, not AVX-512.
-        "avx512bitalg" | "avx512dq" | "avx512f" | "avx512vl" | "avx512vbmi" => Some(false),
         "lzcnt" => bit(extended.ecx, 5),
         _ => None,
     }

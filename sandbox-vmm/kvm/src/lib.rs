@@ -7,6 +7,7 @@
 //!
 //! Everything above this crate is safe code. Nothing here trusts the guest: registers and memory are plain values.
 
+mod cpuid;
 pub mod kick;
 mod machine;
 mod memory;

@@ -1,8 +1,9 @@
 //! A virtual machine with its memory and its one virtual processor.
 
+use crate::cpuid;
 use crate::memory::{GuestMemory, MemoryError, Slot};
 use crate::vcpu::Vcpu;
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VmFd};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -97,10 +98,7 @@ impl Machine {
     /// Makes the virtual processor. It may be used by one thread at a time.
     pub fn vcpu(&self) -> Result<Vcpu, KvmError> {
         let fd = self.vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
-        let cpuid = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = cpuid::leaves(&self.kvm)?;
         fd.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
         Ok(Vcpu::new(fd))
     }

@@ -1,5 +1,6 @@
 //! The virtual processor: how it starts, and why it comes back.
 
+use crate::cpuid;
 use crate::machine::{KvmError, call};
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -101,7 +102,8 @@ impl Vcpu {
         let mut xcrs = self.fd.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
         xcrs.nr_xcrs = 1;
         if let Some(xcr0) = xcrs.xcrs.first_mut() {
-            (xcr0.xcr, xcr0.value) = (0, 7); // x87, SSE, AVX
+            // x87 and SSE; AVX where there is any.
+            (xcr0.xcr, xcr0.value) = (0, if cpuid::has_avx() { 7 } else { 3 });
         }
         self.fd.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
         let regs = kvm_regs {

@@ -22,6 +22,8 @@ pub(crate) struct Processor {
     pub(crate) wake: OwnedFd,
     pub(crate) shared: Arc<Shared>,
     pub(crate) debug_lines: u32,
+    /// What the guest wrote last for the operator: why it ends, where it ends after it.
+    pub(crate) last_line: String,
 }
 
 type Step = ControlFlow<VmEvent>;
@@ -75,7 +77,8 @@ impl Processor {
             Ok(port::DEBUG) => {
                 if self.debug_lines < DEBUG_LINES {
                     self.debug_lines += 1;
-                    events(VmEvent::Debug(self.debug_line()));
+                    self.last_line = self.debug_line();
+                    events(VmEvent::Debug(self.last_line.clone()));
                 }
                 Step::Continue(())
             }
@@ -83,7 +86,9 @@ impl Processor {
                 port::fatal::PANIC => "the guest's runtime panicked".into(),
                 port::fatal::EXCEPTION => "a processor exception in the guest's runtime".into(),
                 port::fatal::VERSION => "host and guest are of different versions".into(),
-                port::fatal::ARTIFACT => "the guest refuses the artifact".into(),
+                port::fatal::ARTIFACT => {
+                    format!("the guest refuses the artifact: {}", self.last_line)
+                }
                 port::fatal::MEMORY => "the guest's runtime is out of memory".into(),
                 port::fatal::RING => {
                     "the guest says that the host broke the ring's contract".into()
@@ -122,10 +127,14 @@ impl Processor {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
         });
-        match poll(
+        // Whoever sleeps holds no processor: the watch leaves it alone.
+        self.shared.asleep.store(true, Ordering::Relaxed);
+        let woken = poll(
             &mut [PollFd::new(&self.wake, PollFlags::IN)],
             timeout.as_ref(),
-        ) {
+        );
+        self.shared.asleep.store(false, Ordering::Relaxed);
+        match woken {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => {
                 // Takes the wake-up; a descriptor that is no eventfd, or blocks, is the daemon's fault alone.

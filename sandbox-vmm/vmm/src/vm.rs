@@ -145,6 +145,7 @@ impl Vm {
             wake: fds.wake,
             shared: Arc::clone(&shared),
             debug_lines: 0,
+            last_line: String::new(),
         };
         let thread = std::thread::Builder::new()
             .name("vcpu".into())

@@ -17,6 +17,7 @@ use sandbox_abi::message::{Header, Kind, MAX_PAYLOAD};
 use sandbox_abi::{layout, port};
 use sandbox_ring::host::{HostRing, RingMemory};
 use sandbox_ring::{Consumer, Producer};
+use sandbox_vmm::watch::TICK;
 use sandbox_vmm::{BootImage, Vm, VmDescriptors, VmEvent, Watch};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel};
@@ -210,6 +211,20 @@ fn a_flood_of_flushes_and_sleeps_can_be_stopped() {
         let running = start(&program.out(port).repeat(from));
         running.stops();
     }
+}
+
+#[test]
+fn a_guest_that_sleeps_is_left_alone() {
+    let program = Program::new().put((layout::BOOT + field::ARG0) as u32, u64::MAX);
+    let from = program.here();
+    let running = start(&program.out(port::SLEEP).repeat(from));
+    while running.vm.exits() == 0 {
+        std::thread::yield_now();
+    }
+    // Not a wait for something: time in which nothing is to happen.
+    std::thread::sleep(40 * TICK);
+    assert_eq!(running.vm.exits(), 1);
+    running.stops();
 }
 
 #[test]
