@@ -331,6 +331,8 @@ fn warm() {
         .block_on(node.plane.warm(good.clone()))
         .unwrap();
     assert_eq!(report.setup, Duration::from_millis(1));
+    assert_eq!(node.get("/hello").status, 503, "there is no table yet");
+    node.plane.publish(RouteTable::default());
     assert_eq!(node.get("/hello").status, 404, "not published yet");
     node.publish("app.localhost", good.clone());
     node.plane.discard(&good);
