@@ -8,7 +8,7 @@ use sandbox_ring::{Consumer, Control, Memory, Producer};
 use std::sync::atomic::Ordering;
 
 /// Lets the peer write words between the calls of both ends. Each command is 10 bytes: where, and what.
-pub fn hostile_peer(data: &[u8]) {
+pub(crate) fn hostile_peer(data: &[u8]) {
     let Ok(memory) = RingMemory::create() else {
         return;
     };
@@ -50,7 +50,7 @@ pub fn hostile_peer(data: &[u8]) {
 }
 
 /// Reads a payload as every kind of record's.
-pub fn decode(kind: Kind, payload: &[u8]) {
+pub(crate) fn decode(kind: Kind, payload: &[u8]) {
     let fields = |fields: Fields<'_>| {
         let read = fields.take_while(Result::is_ok).count();
         assert!(
@@ -75,7 +75,7 @@ pub fn decode(kind: Kind, payload: &[u8]) {
 }
 
 /// All decoders on the same bytes.
-pub fn decode_all(payload: &[u8]) {
+pub(crate) fn decode_all(payload: &[u8]) {
     for kind in (0..=u8::MAX).filter_map(Kind::from_u8) {
         decode(kind, payload);
     }
