@@ -3,6 +3,7 @@
 //! - [`kernel`]: what an operating system would do: memory, faults, threads, time, rings.
 //! - [`platform`]: what wasmtime asks of its platform.
 //! - [`runtime`]: the engine, the component, one request.
+//! - [`slots`]: where requests run.
 //! - [`streams`]: the exchanges on the rings.
 //! - [`wasi`], [`http`]: the host functions.
 #![no_std]
@@ -16,10 +17,12 @@ pub mod kernel;
 pub mod link;
 pub mod platform;
 pub mod runtime;
+pub mod slots;
 pub mod streams;
 pub mod wasi;
 
-use kernel::{boot, port};
+use alloc::boxed::Box;
+use kernel::{boot, port, sched};
 use sandbox_abi::boot::field;
 use sandbox_abi::message::{Header, Kind};
 
@@ -30,6 +33,14 @@ extern "C" fn main() -> ! {
         port::fatal(sandbox_abi::port::fatal::VERSION);
     }
     kernel::init();
+    if sched::spawn(None, Box::new(load)).is_err() {
+        kernel::fatal_memory();
+    }
+    sched::run(streams::deliver, slots::dispatch)
+}
+
+/// Loads the component and makes the first slot: the main function of the first thread.
+fn load() {
     let config = match sandbox_abi::config::Config::read(boot::config()) {
         Ok(config) => config,
         Err(e) => refuse(format_args!("the configuration: {e}")),
@@ -43,8 +54,9 @@ extern "C" fn main() -> ! {
         Ok(runtime) => runtime::install(runtime),
         Err(e) => refuse(format_args!("{e}")),
     }
+    // The first request is to find an instance. Without memory for one it is told so.
+    let _ = slots::add();
     kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);
-    kernel::sched::run(streams::deliver)
 }
 
 fn refuse(why: core::fmt::Arguments<'_>) -> ! {

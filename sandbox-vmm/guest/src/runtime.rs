@@ -1,7 +1,11 @@
 //! The engine, the component, and one request.
 //!
-//! Every request runs on a thread of its own, in an instance of its own: plain synchronous calls of wasmtime on the
-//! thread's stack. A host function that has to wait parks the thread ([`State::wait`]).
+//! Every request runs on the thread of a [slot](crate::slots), in an instance that is as good as new: plain synchronous
+//! calls of wasmtime on the thread's stack. A host function that has to wait parks the thread ([`State::wait`]).
+//!
+//! An instance is made once for each slot and put back after each request, if making it had nothing to do with the
+//! world: a component that asks for the time, for randomness or for anything else that differs from one instance to the
+//! next while it is instantiated gets a new instance for each request.
 
 mod config;
 
@@ -9,17 +13,22 @@ use crate::http::body::Body;
 use crate::http::incoming::IncomingRequest;
 use crate::http::outgoing::Outparam;
 use crate::kernel::cell::Local;
-use crate::kernel::{account, sched, time};
+use crate::kernel::{account, sched, space, time};
 use crate::link::{self, bindings};
+use crate::slots::{self, Job};
 use crate::streams;
 use crate::wasi::cli::Exit;
+use crate::wasi::io::{InputStream, OutputStream};
 use crate::wasi::scratch::Scratch;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::any::Any;
+use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 use sandbox_abi::config::{Config, Limits};
 use sandbox_abi::message::{outcome, reset};
 use wasmtime::component::{Component, ResourceTable};
@@ -48,6 +57,14 @@ pub struct Runtime {
     engine: Engine,
     component: bindings::GuestPre<State>,
     settings: Settings,
+    /// Whether an instance may be made before there is a request for it.
+    ahead: AtomicBool,
+}
+
+/// An instance that was made ahead.
+struct Instance {
+    store: Store<State>,
+    component: bindings::Guest,
 }
 
 static RUNTIME: Local<Option<&'static Runtime>> = Local::new(None);
@@ -72,13 +89,41 @@ impl Runtime {
             engine,
             component,
             settings,
+            ahead: AtomicBool::new(false),
         })
+    }
+
+    fn store(&'static self) -> Store<State> {
+        let mut store = Store::new(&self.engine, State::new(&self.settings));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(CALL_BYTES);
+        store
+    }
+
+    /// An instance without a request. `None`: it cannot be made, or not ahead.
+    fn instance(&'static self) -> Option<Instance> {
+        account::begin_request();
+        account::set_cpu_limit(self.settings.limits.cpu_ns);
+        let mut store = self.store();
+        store.data_mut().ahead = true;
+        let component = self.component.instantiate(&mut store).ok()?;
+        let state = store.data_mut();
+        if state.worldly.get() || !state.holds_nothing() {
+            return None;
+        }
+        state.ahead = false;
+        Some(Instance { store, component })
     }
 }
 
-/// Makes this the component that [`serve`] runs.
+/// Makes this the component that slots run, and finds out whether instances may be made ahead. On a thread of no slot:
+/// what wasmtime makes once and keeps, it makes here, and it is not put back with any slot.
 pub fn install(runtime: Runtime) {
-    RUNTIME.with(|r| *r = Some(Box::leak(Box::new(runtime))));
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+    RUNTIME.with(|r| *r = Some(runtime));
+    runtime
+        .ahead
+        .store(runtime.instance().is_some(), Ordering::Relaxed);
 }
 
 /// How far the response is.
@@ -171,6 +216,10 @@ pub struct State {
     pub scratch: Option<Box<Scratch>>,
     /// When the component has to end, its response having ended.
     last_moment: Option<u64>,
+    /// There is no request yet.
+    ahead: bool,
+    /// Without a request, the component asked for what differs from one instance to the next.
+    worldly: Cell<bool>,
     limiter: Limiter,
 }
 
@@ -187,19 +236,21 @@ impl core::fmt::Display for Ended {
 impl core::error::Error for Ended {}
 
 impl State {
-    fn new(id: u32, settings: &'static Settings) -> State {
+    fn new(settings: &'static Settings) -> State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         let most = usize::try_from(settings.limits.memory).unwrap_or(usize::MAX);
         State {
             table,
-            id,
+            id: 0,
             settings,
             answer: Answer::None,
             body: None,
             outgoing: Vec::new(),
             scratch: None,
             last_moment: None,
+            ahead: false,
+            worldly: Cell::new(false),
             limiter: Limiter {
                 most,
                 used: 0,
@@ -210,8 +261,25 @@ impl State {
         }
     }
 
+    /// Whether the component has no resources but its standard streams, which are the same for every instance.
+    fn holds_nothing(&mut self) -> bool {
+        let plain = |entry: &mut (dyn Any + Send)| {
+            matches!(entry.downcast_ref(), Some(OutputStream::Log(_)))
+                || matches!(entry.downcast_ref(), Some(InputStream::Closed))
+        };
+        self.outgoing.is_empty() && self.scratch.is_none() && self.table.iter_mut().all(plain)
+    }
+
+    /// Notes that the component asks for what may differ from one instance to the next.
+    pub fn worldly(&self) {
+        if self.ahead {
+            self.worldly.set(true);
+        }
+    }
+
     /// Fails where the request has to end: it is over its time, or the host gave it up.
     pub fn check(&self) -> wasmtime::Result<()> {
+        self.worldly();
         if account::over() {
             return Err(wasmtime::Error::new(Ended("the request was ended")));
         }
@@ -256,37 +324,90 @@ impl State {
     }
 }
 
-/// Runs a request: the main function of its thread.
-pub fn serve(id: u32, head: &[u8]) {
+/// The life of a slot: the main function of its thread.
+pub fn run(slot: usize) {
     let Some(runtime) = RUNTIME.with(|r| *r) else {
         return;
     };
-    account::begin_request();
-    account::set_cpu_limit(runtime.settings.limits.cpu_ns);
-    let mut store = Store::new(&runtime.engine, State::new(id, &runtime.settings));
-    store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(CALL_BYTES);
-    let result = call(runtime, &mut store, head);
-    let state = store.data();
+    let instance = runtime
+        .ahead
+        .load(Ordering::Relaxed)
+        .then(|| runtime.instance())
+        .flatten()
+        .map(|instance| NonNull::from(Box::leak(Box::new(instance))));
+    if space::freeze(slot).is_err() {
+        return;
+    }
+    loop {
+        let job = slots::next(slot);
+        account::begin_request();
+        if !streams::own(job.id) {
+            account::end(outcome::CANCELLED);
+        }
+        account::set_cpu_limit(runtime.settings.limits.cpu_ns);
+        match instance {
+            // SAFETY: the instance was leaked, this thread alone uses it, and one request at a time.
+            Some(mut instance) => serve(&job, Made::Ahead(unsafe { instance.as_mut() })),
+            None => serve(&job, Made::Now(runtime)),
+        }
+        slots::finish(slot, job);
+    }
+}
+
+/// Where a request's instance comes from.
+enum Made {
+    Ahead(&'static mut Instance),
+    Now(&'static Runtime),
+}
+
+/// Runs a request, from its head to `DONE`.
+fn serve(job: &Job, made: Made) {
+    match made {
+        Made::Ahead(Instance { store, component }) => {
+            let result = call(store, job, |_| Ok(component));
+            finish(store.data_mut(), result);
+        }
+        Made::Now(runtime) => {
+            let mut store = runtime.store();
+            let mut component = None;
+            let result = call(&mut store, job, |store| {
+                let made = runtime.component.instantiate(store)?;
+                Ok(component.insert(made))
+            });
+            finish(store.data_mut(), result);
+        }
+    }
+}
+
+/// Ends what is open of a request, its instance included, and tells the host.
+fn finish(state: &mut State, result: wasmtime::Result<()>) {
     let outcome = conclude(state, result.as_ref().err());
-    let memory = state.limiter.peak as u64;
+    let id = state.id;
     for outgoing in &state.outgoing {
         streams::cancel(*outgoing);
         streams::forget(*outgoing);
     }
     streams::forget(id);
-    // The host takes the number as free once it has seen DONE: the instance goes first.
-    drop(store);
-    streams::done(id, outcome, memory);
+    // Destructors run now: the instance is put back without them.
+    drop(result);
+    state.table = ResourceTable::new();
+    state.body = None;
+    state.scratch = None;
+    streams::done(id, outcome, state.limiter.peak as u64);
 }
 
-fn call(runtime: &'static Runtime, store: &mut Store<State>, head: &[u8]) -> wasmtime::Result<()> {
+fn call<'c>(
+    store: &mut Store<State>,
+    job: &Job,
+    component: impl FnOnce(&mut Store<State>) -> wasmtime::Result<&'c mut bindings::Guest>,
+) -> wasmtime::Result<()> {
     let state = store.data_mut();
-    let request = IncomingRequest::new(state.id, head)?;
+    state.id = job.id;
+    let request = IncomingRequest::new(state.id, &job.head)?;
     let request = state.table.push(request)?;
     let outparam = state.table.push(Outparam)?;
-    let instance = runtime.component.instantiate(&mut *store)?;
-    instance
+    let component = component(store)?;
+    component
         .wasi_http_incoming_handler()
         .call_handle(store, request, outparam)
 }

@@ -8,7 +8,7 @@
 use crate::kernel::cell::Local;
 use crate::kernel::sched::{self, ThreadId};
 use crate::kernel::{account, rings};
-use alloc::boxed::Box;
+use crate::slots;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,7 +27,8 @@ struct Chunk {
 
 /// One HTTP exchange.
 struct Exchange {
-    owner: ThreadId,
+    /// Who serves it; nobody yet where it waits for a slot.
+    owner: Option<ThreadId>,
     inbox: VecDeque<Chunk>,
     /// Bytes read that the writer has not been told of.
     consumed: u32,
@@ -83,7 +84,7 @@ fn with<R>(id: u32, f: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
 }
 
 impl Exchange {
-    fn new(owner: ThreadId) -> Exchange {
+    fn new(owner: Option<ThreadId>) -> Exchange {
         Exchange {
             owner,
             inbox: VecDeque::new(),
@@ -143,7 +144,7 @@ pub fn deliver(header: Header, payload: &[u8]) {
         }
         x.owner
     });
-    if let Some(owner) = owner {
+    if let Some(owner) = owner.flatten() {
         if header.kind == Kind::Reset && id & OUTGOING == 0 {
             sched::end(owner, outcome::CANCELLED);
         }
@@ -152,26 +153,34 @@ pub fn deliver(header: Header, payload: &[u8]) {
 }
 
 fn begin(id: u32, ended: bool, payload: &[u8]) {
-    let head = payload.to_vec();
-    match sched::spawn(Box::new(move || crate::runtime::serve(id, &head))) {
-        Ok(owner) => {
-            let mut exchange = Exchange::new(owner);
-            exchange.ended = ended;
-            TABLE.with(|t| t.exchanges.insert(id, exchange));
-        }
-        Err(_) => {
-            // Two records, on the scheduler's stack: where there is no room for them now, the host's own deadline
-            // ends the exchange.
-            rings::try_send(
-                Header::new(Kind::Reset, id, reset::BUSY),
-                b"the VM holds as many requests as it can",
-            );
-            rings::try_send(
-                Header::new(Kind::Done, id, outcome::BUSY),
-                &Done::default().to_bytes(),
-            );
-        }
-    }
+    let mut exchange = Exchange::new(None);
+    exchange.ended = ended;
+    TABLE.with(|t| t.exchanges.insert(id, exchange));
+    slots::queue(id, payload);
+}
+
+/// The running thread serves an incoming exchange. `false`: the host has given it up already.
+pub fn own(id: u32) -> bool {
+    let owner = sched::current();
+    with(id, |x| {
+        x.owner = Some(owner);
+        x.failed.is_none()
+    })
+    .unwrap_or(false)
+}
+
+/// No thread can be had for an incoming exchange. On the scheduler's stack: where there is no room for the records now,
+/// the host's own deadline ends the exchange.
+pub fn refuse(id: u32) {
+    forget(id);
+    rings::try_send(
+        Header::new(Kind::Reset, id, reset::BUSY),
+        b"the VM holds as many requests as it can",
+    );
+    rings::try_send(
+        Header::new(Kind::Done, id, outcome::BUSY),
+        &Done::default().to_bytes(),
+    );
 }
 
 /// Begins an outgoing exchange of the running thread.
@@ -182,7 +191,7 @@ pub fn open() -> u32 {
             let id = OUTGOING | t.next;
             t.next = (t.next + 1) & !OUTGOING;
             if !t.exchanges.contains_key(&id) {
-                t.exchanges.insert(id, Exchange::new(owner));
+                t.exchanges.insert(id, Exchange::new(Some(owner)));
                 return id;
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::http::codes;
 use crate::http::held::Held;
-use crate::kernel::cell::Local;
+use crate::kernel::cell::Solo;
 use crate::link::bindings::wasi::http::types::ErrorCode;
 use crate::runtime::State;
 use crate::streams;
@@ -42,13 +42,13 @@ struct Inner {
 
 /// A body. Clones are the same body.
 #[derive(Clone)]
-pub struct Body(Arc<Local<Inner>>);
+pub struct Body(Arc<Solo<Inner>>);
 
 impl Body {
     /// A body of `expected` bytes, or of any number.
     pub fn new(of: Of, expected: Option<u64>) -> Body {
         let to = To::Waiting(Vec::new(), None, Held::default());
-        Body(Arc::new(Local::new(Inner {
+        Body(Arc::new(Solo::new(Inner {
             to,
             of,
             expected,
@@ -56,9 +56,13 @@ impl Body {
         })))
     }
 
+    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        self.0.with(f)
+    }
+
     /// How many bytes may be written now. `None`: nobody wants them.
     pub fn permit(&self) -> Option<usize> {
-        self.0.with(|b| match &b.to {
+        self.with(|b| match &b.to {
             To::Waiting(bytes, ..) => Some((INITIAL_CREDIT as usize).saturating_sub(bytes.len())),
             To::Exchange(id) => streams::credit(*id).map(|n| n as usize),
             To::Nowhere => None,
@@ -80,7 +84,7 @@ impl Body {
         if bytes.len() > LARGEST_WRITE {
             return too_much();
         }
-        let (id, over) = self.0.with(|b| {
+        let (id, over) = self.with(|b| {
             b.written = b.written.saturating_add(bytes.len() as u64);
             let over = b
                 .expected
@@ -113,9 +117,7 @@ impl Body {
 
     /// The head has been sent: the body goes to this exchange from now on. Waits until what was written is sent.
     pub fn bind(&self, state: &State, id: u32) -> wasmtime::Result<()> {
-        let before = self
-            .0
-            .with(|b| core::mem::replace(&mut b.to, To::Exchange(id)));
+        let before = self.with(|b| core::mem::replace(&mut b.to, To::Exchange(id)));
         if let To::Waiting(bytes, trailers, _) = before {
             match send(state, id, &bytes) {
                 Ok(()) | Err(StreamError::Closed | StreamError::Failed(_)) => {}
@@ -132,9 +134,7 @@ impl Body {
 
     /// The head was dropped before it was sent, or the body before its end.
     pub fn abandon(&self) {
-        let (before, of) = self
-            .0
-            .with(|b| (core::mem::replace(&mut b.to, To::Nowhere), b.of));
+        let (before, of) = self.with(|b| (core::mem::replace(&mut b.to, To::Nowhere), b.of));
         if let To::Exchange(id) = before {
             let code = if of == Of::Response {
                 reset::BODY_INCOMPLETE
@@ -147,7 +147,7 @@ impl Body {
 
     /// The end of the body.
     pub fn finish(&self, trailers: Vec<u8>) -> Result<(), ErrorCode> {
-        let wrong = self.0.with(|b| {
+        let wrong = self.with(|b| {
             b.expected
                 .is_some_and(|n| n != b.written)
                 .then(|| b.size_error())
@@ -156,7 +156,7 @@ impl Body {
             self.abandon();
             return Err(code);
         }
-        let id = self.0.with(|b| match &mut b.to {
+        let id = self.with(|b| match &mut b.to {
             To::Waiting(_, end, _) => {
                 *end = Some(trailers.clone());
                 None

@@ -36,6 +36,11 @@ pub fn over() -> bool {
     })
 }
 
+/// The running thread's wasm has to end, for this reason (one of `sandbox_abi::message::outcome`).
+pub fn end(outcome: u32) {
+    sched::account(|a| a.outcome = Some(outcome));
+}
+
 /// Why the kernel ended the running thread's wasm, if it did.
 pub fn outcome() -> Option<u32> {
     sched::account(|a| a.outcome)

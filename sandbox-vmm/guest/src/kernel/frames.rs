@@ -45,7 +45,20 @@ pub fn left() -> u64 {
     FRAMES.with(|f| f.count + (f.end - f.next) / PAGE)
 }
 
-fn take(zeroed: bool) -> Option<Frame> {
+/// Whom a page is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The runtime itself: page tables, stacks, arenas.
+    Runtime,
+    /// wasm memory, which leaves the runtime its reserve.
+    Wasm,
+}
+
+/// A page, of zeroes or with any content. `None` when there are none for this purpose.
+pub fn take(purpose: Purpose, zeroed: bool) -> Option<Frame> {
+    if purpose == Purpose::Wasm && left() <= RESERVE {
+        return None;
+    }
     let (frame, dirty) = FRAMES.with(|f| {
         if f.free != 0 {
             let frame = f.free;
@@ -66,19 +79,9 @@ fn take(zeroed: bool) -> Option<Frame> {
     Some(frame)
 }
 
-/// A zeroed page for the runtime itself: page tables, stacks.
+/// A zeroed page for the runtime itself.
 pub fn take_system() -> Option<Frame> {
-    take(true)
-}
-
-/// A zeroed page for wasm memory. `None` when only the runtime's reserve is left.
-pub fn take_zeroed() -> Option<Frame> {
-    if left() <= RESERVE { None } else { take(true) }
-}
-
-/// A page for wasm memory whose content the caller overwrites whole.
-pub fn take_dirty() -> Option<Frame> {
-    if left() <= RESERVE { None } else { take(false) }
+    take(Purpose::Runtime, true)
 }
 
 /// `n` adjacent zeroed pages for the heap. Never given back.
@@ -110,8 +113,11 @@ pub fn zero(frame: Frame) {
     unsafe { core::ptr::write_bytes(frame.0 as *mut u8, 0, PAGE as usize) }
 }
 
-/// Copies the page at `from`, which is mapped one to one, into a frame.
-pub fn copy(frame: Frame, from: u64) {
-    // SAFETY: the caller owns the frame; `from` is a page of the artifact, mapped read-only, one to one.
-    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, frame.0 as *mut u8, PAGE as usize) }
+/// Copies the page at `from` into a frame.
+pub fn copy(frame: Frame, from: Frame) {
+    // SAFETY: the caller owns the frame; `from` is a page of the artifact or a frame that is frozen: both are mapped one to
+    // one, and nobody writes them.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from.0 as *const u8, frame.0 as *mut u8, PAGE as usize)
+    }
 }

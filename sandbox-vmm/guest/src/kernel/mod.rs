@@ -4,11 +4,12 @@
 //! ([`trap`]). That is why nothing here needs a lock.
 
 pub mod account;
+pub mod arena;
 pub mod boot;
 pub mod cell;
 pub mod debug;
 pub mod frames;
-mod heap;
+pub mod heap;
 mod mem;
 pub mod paging;
 pub mod port;

@@ -6,7 +6,7 @@
 
 use crate::kernel::cell::Local;
 use crate::kernel::stack::Stack;
-use crate::kernel::{boot, rings, time};
+use crate::kernel::{arena, boot, heap, rings, time};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -40,6 +40,8 @@ struct Thread {
     rsp: u64,
     stack: Option<Stack>,
     main: Option<Box<dyn FnOnce()>>,
+    /// The slot whose thread it is.
+    slot: Option<usize>,
     deadline: Option<u64>,
     /// wasmtime's thread-local state.
     tls: [*mut u8; 2],
@@ -80,8 +82,8 @@ static SCHEDULER: Local<Scheduler> = Local::new(Scheduler {
 /// How long an idle processor looks for work before it sleeps.
 const SPIN_NS: u64 = 30_000;
 
-/// Makes a thread that is ready to run `main`.
-pub fn spawn(main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
+/// Makes a thread that is ready to run `main`. What the thread of a slot allocates comes from the slot's arena.
+pub fn spawn(slot: Option<usize>, main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
     let stack = Stack::take().ok_or(Busy)?;
     SCHEDULER.with(|s| {
         // `switch` pops six registers and returns to `begin`; the stack is then as a call leaves it.
@@ -89,10 +91,10 @@ pub fn spawn(main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
         let frame = [0, 0, 0, 0, 0, 0, begin as *const () as u64, 0];
         // SAFETY: the top of a stack is mapped and nobody uses it.
         unsafe { core::ptr::copy_nonoverlapping(frame.as_ptr(), rsp as *mut u64, frame.len()) };
-        let slot = s.free.pop().unwrap_or(s.threads.len() as u32);
+        let index = s.free.pop().unwrap_or(s.threads.len() as u32);
         let generation = s
             .threads
-            .get(slot as usize)
+            .get(index as usize)
             .map_or(0, |t| t.generation.wrapping_add(1));
         let thread = Thread {
             generation,
@@ -101,16 +103,20 @@ pub fn spawn(main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
             rsp,
             stack: Some(stack),
             main: Some(main),
+            slot,
             deadline: None,
             tls: [core::ptr::null_mut(); 2],
             account: Account::default(),
         };
-        match s.threads.get_mut(slot as usize) {
+        match s.threads.get_mut(index as usize) {
             Some(old) => *old = thread,
             None => s.threads.push(thread),
         }
-        s.ready.push_back(slot);
-        Ok(ThreadId { slot, generation })
+        s.ready.push_back(index);
+        Ok(ThreadId {
+            slot: index,
+            generation,
+        })
     })
 }
 
@@ -129,6 +135,11 @@ pub fn current() -> ThreadId {
             generation: s.threads[slot as usize].generation,
         }
     })
+}
+
+/// The slot whose thread is running.
+pub fn slot() -> Option<usize> {
+    SCHEDULER.with(|s| s.running()?.slot)
 }
 
 /// Looks at or changes the running thread's account; the scheduler's own if there is none.
@@ -269,16 +280,22 @@ fn leave() {
 
 /// From the scheduler to a thread, and back when it leaves.
 fn enter(slot: u32) {
-    let (save, load) = SCHEDULER.with(|s| {
+    let (save, load, heap) = SCHEDULER.with(|s| {
         s.current = Some(slot);
         let thread = &mut s.threads[slot as usize];
         thread.state = State::Running;
         thread.account.turn_ns = time::monotonic_ns();
-        (thread.rsp, &raw mut s.rsp)
+        (
+            thread.rsp,
+            &raw mut s.rsp,
+            thread.slot.map_or(0, arena::base),
+        )
     });
     boot::set(field::SLICE, boot::get(field::SLICE).wrapping_add(1));
+    heap::switch(heap);
     // SAFETY: `rsp` of a thread that is ready is what `switch` saved or `spawn` prepared; the scheduler's lives in a static.
     unsafe { switch(load, save) }
+    heap::switch(0);
     SCHEDULER.with(|s| {
         s.current = None;
         let thread = &mut s.threads[slot as usize];
@@ -327,11 +344,16 @@ fn timers() -> Option<u64> {
     })
 }
 
-/// The scheduler: never returns. `deliver` gets every record from the host.
-pub fn run(mut deliver: impl FnMut(sandbox_abi::message::Header, &[u8])) -> ! {
+/// The scheduler: never returns. `deliver` gets every record from the host, `round` is called before each round of
+/// turns.
+pub fn run(
+    mut deliver: impl FnMut(sandbox_abi::message::Header, &[u8]),
+    mut round: impl FnMut(),
+) -> ! {
     loop {
         rings::drain(&mut deliver);
         rings::retry_senders();
+        round();
         let next = timers();
         let turns = SCHEDULER.with(|s| s.ready.len());
         for _ in 0..turns {

@@ -1,80 +1,62 @@
-//! Address ranges for wasm memories: reserved, made accessible, copied on write, wiped, used again.
+//! Address ranges that are copied on write and put back: wasm memories, and the arenas of slots.
 //!
-//! A range is *sticky*: given back, it keeps its translations and the frames of the pages that its user dirtied; those
-//! alone are restored, from the image or to zero, before anyone else gets it. So the wipe costs what was dirtied, and
-//! needs neither an exit nor a flush. What a memory has *grown* by is taken away again; its addresses may be used after
-//! the next flush, which many ranges share.
+//! A range is *sticky*: put back, it keeps its translations and the frames of the pages that its user dirtied; the
+//! content of those alone is restored. So a wipe costs what was dirtied, and needs neither an exit nor a flush. What a
+//! memory has *grown* by is taken away again; its addresses may be used after the next flush, which many ranges share.
 //!
 //! ```text
-//! base ..... image ..... initial ................ grown ............ len
-//! | copied on write from image or zeroes | frames of its own | not present (guard) |
+//! base ........ origin ........ initial ................ grown ............ len
+//! | copied on write from what it began with | frames of its own | not present (guard) |
 //! ```
+//!
+//! A range belongs to the [slot](crate::slots) whose thread reserved it. [`freeze`] makes all that the ranges of a slot
+//! hold the state that [`restore`] puts them back to.
 
+mod range;
+
+use crate::kernel::arena;
 use crate::kernel::cell::Local;
 use crate::kernel::frames::{self, Frame};
-use crate::kernel::paging::{self, COPY_ON_WRITE, NO_EXECUTE, PRESENT, WRITE};
+use crate::kernel::{paging, sched};
 use alloc::vec::Vec;
+use range::{Kind, Range};
 use sandbox_abi::layout::{LARGE_PAGE, PAGE};
 
-/// Where ranges begin; far above anything that is mapped one to one.
+/// Where memories begin; far above anything that is mapped one to one.
 const BASE: u64 = 0x1000_0000_0000;
 const END: u64 = 0x7000_0000_0000;
 /// Given-back ranges that may wait for a flush before one is made.
 const BATCH: usize = 32;
-/// Frames of its grown part that a range keeps for its next user.
-const KEEP: usize = 256;
 
-/// What a memory starts with: pages of the artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Image {
-    /// First page of the content, mapped one to one.
-    from: u64,
-    /// Offset in the range.
-    at: u64,
-    len: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Used,
-    Free,
-    /// Free after the next flush.
-    Stale,
-}
-
-struct Range {
-    base: u64,
-    len: u64,
-    state: State,
-    image: Option<Image>,
-    /// Bytes that were accessible from the start.
-    initial: u64,
-    /// Whether `initial` was set for this user.
-    opened: bool,
-    /// Whether the entries of the initial part are written.
-    filled: bool,
-    /// End of what is accessible now.
-    end: u64,
-    /// Pages of the initial part that have a frame of their own, by number.
-    dirty: Vec<u32>,
-    /// Frames that wait for the next growth.
-    spare: Vec<Frame>,
+/// A slot's part of the address space.
+struct Owner {
+    arena: Range,
+    /// Its memories, by number.
+    ranges: Vec<usize>,
+    /// How many of them were there when it was frozen; those behind are its request's.
+    frozen: usize,
+    busy: bool,
 }
 
 struct Space {
     ranges: Vec<Range>,
+    owners: Vec<Owner>,
     next: u64,
     zeroes: Frame,
+    /// Memories that are free after the next flush.
     stale: usize,
+    flushes: u64,
     /// Frames that may be given back after the next flush.
     quarantine: Vec<Frame>,
 }
 
 static SPACE: Local<Space> = Local::new(Space {
     ranges: Vec::new(),
+    owners: Vec::new(),
     next: BASE,
     zeroes: Frame(0),
     stale: 0,
+    flushes: 0,
     quarantine: Vec::new(),
 });
 
@@ -95,39 +77,58 @@ pub fn init() {
     });
 }
 
+/// Makes an arena for the next slot, whose number it is too.
+pub fn add_slot() -> Result<usize, Refused> {
+    SPACE.with(|s| {
+        let number = s.owners.len();
+        if number as u64 == arena::MAX {
+            return Err(Refused);
+        }
+        let base = arena::base(number);
+        let mut range = Range::new(Kind::Arena, base, arena::STRIDE);
+        range.open(0)?;
+        s.owners.push(Owner {
+            arena: range,
+            ranges: Vec::new(),
+            frozen: 0,
+            busy: true,
+        });
+        s.grow(At::Arena(number), arena::FIRST)?;
+        arena::create(base);
+        Ok(number)
+    })
+}
+
+/// Gives an arena frames up to `len` bytes from its base. `false`: there are not so many.
+pub fn extend(number: usize, len: u64) -> bool {
+    SPACE.with(|s| s.grow(At::Arena(number), len).is_ok())
+}
+
 /// Reserves `len` bytes, none of them accessible.
 pub fn reserve(len: u64) -> Result<u64, Refused> {
     let len = len.next_multiple_of(PAGE);
+    let slot = sched::slot();
     SPACE.with(|s| {
         if s.stale >= BATCH {
             s.flush();
         }
-        if let Some(range) = s
-            .ranges
-            .iter_mut()
-            .find(|r| r.state == State::Free && r.len == len)
-        {
-            range.state = State::Used;
-            return Ok(range.base);
+        let index = match s.ranges.iter().position(|r| r.is_free(len)) {
+            Some(index) => index,
+            None => {
+                let base = s.next;
+                s.next = base
+                    .checked_add(len.next_multiple_of(LARGE_PAGE) + LARGE_PAGE)
+                    .filter(|n| *n <= END)
+                    .ok_or(Refused)?;
+                s.ranges.push(Range::new(Kind::Memory, base, len));
+                s.ranges.len() - 1
+            }
+        };
+        s.ranges[index].take();
+        if let Some(owner) = slot.and_then(|n| s.owners.get_mut(n)) {
+            owner.ranges.push(index);
         }
-        let base = s.next;
-        s.next = base
-            .checked_add(len.next_multiple_of(LARGE_PAGE) + LARGE_PAGE)
-            .filter(|n| *n <= END)
-            .ok_or(Refused)?;
-        s.ranges.push(Range {
-            base,
-            len,
-            state: State::Used,
-            image: None,
-            initial: 0,
-            opened: false,
-            filled: false,
-            end: 0,
-            dirty: Vec::new(),
-            spare: Vec::new(),
-        });
-        Ok(base)
+        Ok(s.ranges[index].base)
     })
 }
 
@@ -135,19 +136,18 @@ pub fn reserve(len: u64) -> Result<u64, Refused> {
 pub fn open(start: u64, len: u64) -> Result<(), Refused> {
     SPACE.with(|s| {
         let index = s.find(start).ok_or(Refused)?;
-        let end = (start + len).next_multiple_of(PAGE) - s.ranges[index].base;
-        if end > s.ranges[index].len {
+        let range = &mut s.ranges[index];
+        let end = (start + len).next_multiple_of(PAGE) - range.base;
+        if end > range.len {
             return Err(Refused);
         }
-        if s.ranges[index].opened {
-            return s.grow(index, end);
+        if range.is_open() {
+            return s.grow(At::Memory(index), end);
         }
-        if s.ranges[index].filled && s.ranges[index].initial != end {
+        if !range.fits(end) {
             s.forget(index);
         }
-        let range = &mut s.ranges[index];
-        (range.opened, range.initial, range.end) = (true, end, end);
-        Ok(())
+        s.ranges[index].open(end)
     })
 }
 
@@ -155,57 +155,84 @@ pub fn open(start: u64, len: u64) -> Result<(), Refused> {
 pub fn show(from: u64, at: u64, len: u64) -> Result<(), Refused> {
     SPACE.with(|s| {
         let index = s.find(at).ok_or(Refused)?;
-        let range = &s.ranges[index];
-        let image = Image {
+        let image = range::Image {
             from,
-            at: at - range.base,
+            at: at - s.ranges[index].base,
             len,
         };
-        if range.filled && range.image != Some(image) {
-            let (initial, end) = (range.initial, range.end);
+        if !s.ranges[index].shows(image) {
+            let end = s.ranges[index].end;
             s.forget(index);
-            let range = &mut s.ranges[index];
-            (range.opened, range.initial, range.end) = (true, initial, end);
+            s.ranges[index].open(end)?;
         }
-        s.ranges[index].image = Some(image);
+        s.ranges[index].set_image(image);
         Ok(())
     })
 }
 
-/// Takes a range back and wipes it.
+/// Takes a memory back and wipes it.
 pub fn release(base: u64) -> Result<(), Refused> {
+    let slot = sched::slot();
     SPACE.with(|s| {
         let index = s.find(base).ok_or(Refused)?;
-        s.wipe(index)?;
-        let range = &mut s.ranges[index];
-        range.opened = false;
-        let grown = range.end > range.initial;
-        if !grown {
-            range.state = State::Free;
-            return Ok(());
+        if let Some(owner) = slot.and_then(|n| s.owners.get_mut(n)) {
+            owner.ranges.retain(|n| *n != index);
         }
-        let (spare, mut extra) = (&mut range.spare, Vec::new());
-        paging::update(
-            range.base + range.initial,
-            range.base + range.end,
-            |_, entry| {
-                if entry & PRESENT == PRESENT {
-                    let frame = Frame(paging::address(entry));
-                    if spare.len() < KEEP {
-                        spare.push(frame)
-                    } else {
-                        extra.push(frame)
-                    }
-                }
-                0
-            },
-        )?;
-        range.end = range.initial;
-        range.state = State::Stale;
-        s.stale += 1;
-        s.quarantine.append(&mut extra);
+        s.release(index)
+    })
+}
+
+/// Makes what the ranges of a slot hold now what they are put back to.
+pub fn freeze(slot: usize) -> Result<(), Refused> {
+    SPACE.with(|s| {
+        let sealed = arena::seal(arena::base(slot));
+        let owner = s.owners.get_mut(slot).ok_or(Refused)?;
+        owner.frozen = owner.ranges.len();
+        owner.arena.freeze(sealed, s.zeroes)?;
+        for index in &owner.ranges {
+            let range = &mut s.ranges[*index];
+            range.freeze(range.end, s.zeroes)?;
+        }
+        // What could be written a moment ago must not be any more.
+        s.flush();
         Ok(())
     })
+}
+
+/// Puts the ranges of a slot back to what they were when it was frozen. `Ok(false)`: it may be used again after the next
+/// [`flush`].
+pub fn restore(slot: usize) -> Result<bool, Refused> {
+    SPACE.with(|s| {
+        let owner = s.owners.get_mut(slot).ok_or(Refused)?;
+        let late = owner.ranges.split_off(owner.frozen.min(owner.ranges.len()));
+        let mut clean = owner.arena.restore(&mut s.quarantine)?;
+        for index in &owner.ranges {
+            clean &= s.ranges[*index].restore(&mut s.quarantine)?;
+        }
+        for index in late {
+            s.release(index)?;
+        }
+        Ok(clean)
+    })
+}
+
+/// Notes whether a slot is at work: what an idle one holds beyond its frozen state may be taken away.
+pub fn set_busy(slot: usize, busy: bool) {
+    SPACE.with(|s| {
+        if let Some(owner) = s.owners.get_mut(slot) {
+            owner.busy = busy;
+        }
+    });
+}
+
+/// Has the processor forget what was taken away.
+pub fn flush() {
+    SPACE.with(Space::flush);
+}
+
+/// How many flushes there were, for whatever reason.
+pub fn flushes() -> u64 {
+    SPACE.with(|s| s.flushes)
 }
 
 /// What a page fault in a range was.
@@ -220,26 +247,30 @@ pub enum Fault {
 
 /// Deals with a page fault at `va`.
 pub fn fault(va: u64, write: bool) -> Fault {
-    if !(BASE..END).contains(&va) {
+    if !(arena::BASE..END).contains(&va) {
         return Fault::Bad;
     }
     SPACE.with(|s| {
-        let Some(index) = s.find(va) else {
+        let zeroes = s.zeroes;
+        let Some(range) = s.range_at(va) else {
             return Fault::Bad;
         };
-        let range = &s.ranges[index];
-        let offset = va - range.base;
-        if range.state != State::Used || offset >= range.end {
-            return Fault::Bad;
+        let mut fault = range.fault(va, write, zeroes);
+        if matches!(fault, Fault::NoMemory) {
+            s.reclaim();
+            if let Some(range) = s.range_at(va) {
+                fault = range.fault(va, write, zeroes);
+            }
         }
-        if !range.filled && offset < range.initial && s.fill(index).is_err() {
-            return Fault::NoMemory;
-        }
-        if !write {
-            return Fault::Handled;
-        }
-        s.copy_page(index, offset & !(PAGE - 1))
+        fault
     })
+}
+
+/// Which range.
+#[derive(Clone, Copy)]
+enum At {
+    Memory(usize),
+    Arena(usize),
 }
 
 impl Space {
@@ -251,130 +282,75 @@ impl Space {
         (va < self.ranges[index].base + self.ranges[index].len).then_some(index)
     }
 
-    /// Writes the entries of the initial part: image pages and zeroes, read-only, to be copied on write.
-    fn fill(&mut self, index: usize) -> Result<(), Refused> {
-        let range = &mut self.ranges[index];
-        let (base, image, zeroes) = (range.base, range.image, self.zeroes.0);
-        let shared = PRESENT | NO_EXECUTE | COPY_ON_WRITE;
-        paging::update(base, base + range.initial, |va, _| {
-            origin(image, va - base).unwrap_or(zeroes) | shared
-        })?;
-        range.filled = true;
-        Ok(())
+    fn range_at(&mut self, va: u64) -> Option<&mut Range> {
+        if va < BASE {
+            let owner = self.owners.get_mut(arena::number(va))?;
+            return Some(&mut owner.arena);
+        }
+        let index = self.find(va)?;
+        self.ranges.get_mut(index)
     }
 
-    fn copy_page(&mut self, index: usize, offset: u64) -> Fault {
-        let range = &mut self.ranges[index];
-        let va = range.base + offset;
-        let entry = paging::lookup(va);
-        if entry & (PRESENT | WRITE) == PRESENT | WRITE {
-            return Fault::Handled;
-        }
-        if entry & COPY_ON_WRITE == 0 {
-            return Fault::Bad;
-        }
-        let from = origin(range.image, offset);
-        let frame = if from.is_some() {
-            frames::take_dirty()
-        } else {
-            frames::take_zeroed()
-        };
-        let Some(frame) = frame else {
-            return Fault::NoMemory;
-        };
-        if let Some(from) = from {
-            frames::copy(frame, from);
-        }
-        range.dirty.push((offset / PAGE) as u32);
-        match paging::set(va, frame.0 | PRESENT | WRITE | NO_EXECUTE) {
-            Ok(()) => Fault::Handled,
-            Err(_) => Fault::NoMemory,
+    fn at(&mut self, at: At) -> Option<&mut Range> {
+        match at {
+            At::Memory(index) => self.ranges.get_mut(index),
+            At::Arena(number) => self.owners.get_mut(number).map(|o| &mut o.arena),
         }
     }
 
     /// Gives pages beyond the initial part frames at once: who grows a memory is about to use it.
-    fn grow(&mut self, index: usize, end: u64) -> Result<(), Refused> {
-        let range = &mut self.ranges[index];
+    fn grow(&mut self, at: At, end: u64) -> Result<(), Refused> {
+        let range = self.at(at).ok_or(Refused)?;
         if end <= range.end {
             return Ok(());
         }
-        let pages = (end - range.end) / PAGE;
-        let need = pages.saturating_sub(range.spare.len() as u64);
-        if frames::left() < need + pages / 256 + 1024 {
-            self.flush();
-            self.strip();
-            if frames::left() < need + pages / 256 + 1024 {
+        let need = range.frames_for(end);
+        if frames::left() < need {
+            self.reclaim();
+            if frames::left() < need {
                 return Err(Refused);
             }
         }
-        let range = &mut self.ranges[index];
-        let (start, spare) = (range.base + range.end, &mut range.spare);
-        let mut short = false;
-        paging::update(start, range.base + end, |_, _| {
-            let frame = spare
-                .pop()
-                .inspect(|f| frames::zero(*f))
-                .or_else(frames::take_zeroed);
-            short |= frame.is_none();
-            frame.map_or(0, |f| f.0 | PRESENT | WRITE | NO_EXECUTE)
-        })?;
-        range.end = end;
-        if short { Err(Refused) } else { Ok(()) }
+        self.at(at).ok_or(Refused)?.grow(end)
     }
 
-    /// Restores the dirty pages of the initial part.
-    fn wipe(&mut self, index: usize) -> Result<(), Refused> {
-        let range = &self.ranges[index];
-        for page in &range.dirty {
-            let offset = u64::from(*page) * PAGE;
-            let frame = Frame(paging::address(paging::lookup(range.base + offset)));
-            match origin(range.image, offset) {
-                Some(from) => frames::copy(frame, from),
-                None => frames::zero(frame),
-            }
+    fn release(&mut self, index: usize) -> Result<(), Refused> {
+        if !self.ranges[index].release(&mut self.quarantine)? {
+            self.stale += 1;
         }
         Ok(())
     }
 
-    /// Makes a range blank: its next user has another size or image. Needs a flush, as pages change their frames.
+    /// Makes a memory blank: its next user has another size or image. Needs a flush, as pages change their frames.
     fn forget(&mut self, index: usize) {
-        let range = &mut self.ranges[index];
-        let dirty = core::mem::take(&mut range.dirty);
-        for page in dirty {
-            self.quarantine.push(Frame(paging::address(paging::lookup(
-                range.base + u64::from(page) * PAGE,
-            ))));
-        }
-        let _ = paging::update(range.base, range.base + range.end, |_, _| 0);
-        (range.image, range.initial, range.end) = (None, 0, 0);
-        (range.opened, range.filled) = (false, false);
+        self.ranges[index].forget(&mut self.quarantine);
         self.flush();
     }
 
     fn flush(&mut self) {
         paging::flush();
+        self.flushes += 1;
         for frame in self.quarantine.drain(..) {
             frames::give(frame);
         }
-        for range in self.ranges.iter_mut().filter(|r| r.state == State::Stale) {
-            range.state = State::Free;
+        for range in &mut self.ranges {
+            range.flushed();
         }
         self.stale = 0;
     }
 
-    /// Gives back the spare frames of ranges that nobody uses.
-    fn strip(&mut self) {
-        for range in self.ranges.iter_mut().filter(|r| r.state == State::Free) {
-            for frame in range.spare.drain(..) {
-                frames::give(frame);
+    /// Takes from those who are not at work what they hold only to be faster the next time.
+    fn reclaim(&mut self) {
+        let (zeroes, quarantine) = (self.zeroes, &mut self.quarantine);
+        for range in &mut self.ranges {
+            range.strip(quarantine);
+        }
+        for owner in self.owners.iter_mut().filter(|o| !o.busy) {
+            owner.arena.thaw(zeroes, quarantine);
+            for index in &owner.ranges {
+                self.ranges[*index].thaw(zeroes, quarantine);
             }
         }
+        self.flush();
     }
-}
-
-/// The page of the image that lies at `offset` of the range.
-fn origin(image: Option<Image>, offset: u64) -> Option<u64> {
-    let image = image?;
-    let within = offset.checked_sub(image.at)?;
-    (within < image.len).then_some(image.from + within)
 }

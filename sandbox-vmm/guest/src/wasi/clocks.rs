@@ -10,6 +10,7 @@ use wasmtime::component::Resource;
 
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> Result<u64> {
+        self.worldly();
         Ok(time::monotonic_ns())
     }
 
@@ -22,6 +23,7 @@ impl monotonic_clock::Host for State {
     }
 
     fn subscribe_duration(&mut self, when: u64) -> Result<Resource<Pollable>> {
+        self.worldly();
         Ok(self
             .table
             .push(Pollable::At(time::monotonic_ns().saturating_add(when)))?)
@@ -30,6 +32,7 @@ impl monotonic_clock::Host for State {
 
 impl wall_clock::Host for State {
     fn now(&mut self) -> Result<wall_clock::Datetime> {
+        self.worldly();
         let (seconds, nanoseconds) = time::wall_clock();
         Ok(wall_clock::Datetime {
             seconds,

@@ -11,7 +11,8 @@ const MOST: u64 = 64 << 20;
 /// Bytes between two looks at the processor time.
 const STEP: usize = 1 << 20;
 
-fn word() -> u64 {
+fn word(state: &State) -> u64 {
+    state.worldly();
     let mut bytes = [0; 8];
     generator::fill(&mut bytes);
     u64::from_le_bytes(bytes)
@@ -22,6 +23,7 @@ fn bytes(state: &State, len: u64) -> Result<Vec<u8>> {
         len <= MOST,
         "{len} random bytes at once are more than {MOST}"
     );
+    state.worldly();
     let len = usize::try_from(len)?;
     let mut bytes = Vec::new();
     ensure!(
@@ -42,7 +44,7 @@ impl random::Host for State {
     }
 
     fn get_random_u64(&mut self) -> Result<u64> {
-        Ok(word())
+        Ok(word(self))
     }
 }
 
@@ -52,12 +54,12 @@ impl insecure::Host for State {
     }
 
     fn get_insecure_random_u64(&mut self) -> Result<u64> {
-        Ok(word())
+        Ok(word(self))
     }
 }
 
 impl insecure_seed::Host for State {
     fn insecure_seed(&mut self) -> Result<(u64, u64)> {
-        Ok((word(), word()))
+        Ok((word(self), word(self)))
     }
 }
