@@ -9,7 +9,7 @@ pub mod field {
     pub const ARTIFACT_LEN: u64 = 0x08;
     /// Bytes of the encoded configuration. VMM.
     pub const CONFIG_LEN: u64 = 0x10;
-    /// Bytes of RAM. VMM.
+    /// Bytes of RAM that are there now; more after [`crate::port::GROW`]. VMM.
     pub const RAM_LEN: u64 = 0x18;
     /// Frequency of the time stamp counter in kHz. VMM.
     pub const TSC_KHZ: u64 = 0x20;
@@ -22,6 +22,8 @@ pub mod field {
     pub const RUNTIME_END: u64 = 0x50;
     /// End of the runtime's read-only and executable part, page-aligned. VMM.
     pub const TEXT_END: u64 = 0x58;
+    /// Bytes of RAM that there may be. VMM.
+    pub const RAM_LIMIT: u64 = 0x60;
 
     /// First argument of a port call. Guest.
     pub const ARG0: u64 = 0x100;
@@ -39,6 +41,10 @@ pub mod field {
     pub const TRAPS: u64 = 0x130;
     /// Requests served so far. Guest; for statistics only.
     pub const REQUESTS: u64 = 0x138;
+    /// Where a VM that is made from this one's memory begins: see [`crate::port::TEMPLATE`]. Guest.
+    pub const RESUME_ENTRY: u64 = 0x140;
+    /// The stack pointer that it begins with. Guest.
+    pub const RESUME_STACK: u64 = 0x148;
 
     /// The instruction pointer that a kick interrupted. VMM.
     pub const PREEMPT_RIP: u64 = 0x200;

@@ -2,6 +2,22 @@
 
 use crate::wire::{Malformed, Reader, Sink};
 
+/// What becomes of an instance when its request is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It is put back to what it was before the request.
+    Never,
+    /// It stays as the request left it, and is put back after so many requests or so many nanoseconds.
+    UpTo {
+        /// Requests.
+        requests: u64,
+        /// Nanoseconds since its first request.
+        ns: u64,
+    },
+    /// As `Never`; and as the whole VM is put back after its requests, the guest sleeps as soon as it has none.
+    Vm,
+}
+
 /// Limits of one request and of the guest as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -24,6 +40,8 @@ pub struct Limits {
 pub struct Config<'a> {
     /// The limits.
     pub limits: Limits,
+    /// What becomes of instances.
+    pub reuse: Reuse,
     count: u32,
     reader: Reader<'a>,
 }
@@ -33,6 +51,7 @@ impl<'a> Config<'a> {
     pub fn write<S: Sink, N: AsRef<str>, V: AsRef<str>>(
         sink: &mut S,
         limits: &Limits,
+        reuse: Reuse,
         env: impl ExactSizeIterator<Item = (N, V)>,
     ) {
         sink.u64(limits.memory);
@@ -41,6 +60,14 @@ impl<'a> Config<'a> {
         sink.u32(limits.concurrency);
         sink.u32(limits.head_bytes);
         sink.u64(limits.scratch_bytes);
+        let (kind, requests, ns) = match reuse {
+            Reuse::Never => (0, 0, 0),
+            Reuse::UpTo { requests, ns } => (1, requests, ns),
+            Reuse::Vm => (2, 0, 0),
+        };
+        sink.u8(kind);
+        sink.u64(requests);
+        sink.u64(ns);
         sink.u32(u32::try_from(env.len()).unwrap_or(u32::MAX));
         for (name, value) in env {
             sink.bytes(name.as_ref().as_bytes());
@@ -59,8 +86,16 @@ impl<'a> Config<'a> {
             head_bytes: reader.u32()?,
             scratch_bytes: reader.u64()?,
         };
+        let (kind, requests, ns) = (reader.u8()?, reader.u64()?, reader.u64()?);
+        let reuse = match kind {
+            0 => Reuse::Never,
+            1 => Reuse::UpTo { requests, ns },
+            2 => Reuse::Vm,
+            _ => return Err(Malformed),
+        };
         Ok(Config {
             limits,
+            reuse,
             count: reader.u32()?,
             reader,
         })

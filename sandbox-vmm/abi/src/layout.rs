@@ -49,8 +49,8 @@ pub const ARTIFACT_MAX: u64 = 0x5000_0000;
 
 /// The rings' memory, shared with the router.
 pub const RINGS: u64 = 0x7000_0000;
-/// Data bytes of one ring; a power of two.
-pub const RING_LEN: u64 = 1 << 20;
+/// Data bytes of one ring; a power of two, and more than the longest record.
+pub const RING_LEN: u64 = 256 << 10;
 /// Bytes of the rings' control page.
 pub const RING_CONTROL: u64 = PAGE;
 /// Bytes of the whole of the rings' memory: control page, host to guest, guest to host.
@@ -62,9 +62,13 @@ pub const RAM: u64 = 0x1_0000_0000;
 pub const RAM_MAX: u64 = 64 << 30;
 /// Least bytes of RAM: heap and stacks of an idle guest.
 pub const RAM_MIN: u64 = 32 << 20;
+/// Bytes of RAM that a VM has at first: each page of it costs the kernel a few bytes, whether it is used or not.
+pub const RAM_FIRST: u64 = 16 << 20;
 
 const _: () = assert!(CONFIG + CONFIG_MAX <= RUNTIME);
 const _: () = assert!(RUNTIME < SYSTEM_LEN && SYSTEM_LEN <= ARTIFACT);
 const _: () = assert!(ARTIFACT + ARTIFACT_MAX <= RINGS);
 const _: () = assert!(RINGS + RINGS_LEN <= RAM);
 const _: () = assert!(RING_LEN.is_power_of_two());
+const _: () = assert!(RING_LEN > crate::message::MAX_PAYLOAD as u64 + 64);
+const _: () = assert!(RAM_FIRST <= RAM_MIN && RAM_FIRST.is_multiple_of(LARGE_PAGE));

@@ -14,6 +14,13 @@ pub const FLUSH: u8 = 0xE4;
 /// Write `wall_ns` and come back.
 pub const CLOCK: u8 = 0xE5;
 
+/// The guest has loaded its component and made what can be made ahead, and nothing in its memory depends on the
+/// configuration, the time, randomness or the rings. The VMM may keep a copy of the memory: other VMs begin with it, at
+/// [`crate::boot::field::RESUME_ENTRY`], where this one goes on too.
+pub const TEMPLATE: u8 = 0xE6;
+/// Make at least `arg0` bytes of RAM out of the limit's; [`crate::boot::field::RAM_LEN`] says how many there are then.
+pub const GROW: u8 = 0xE7;
+
 /// Most bytes of a [`DEBUG`] line that the VMM reads.
 pub const DEBUG_MAX: u64 = 8192;
 

@@ -8,5 +8,5 @@
 mod message;
 mod socket;
 
-pub use message::{Command, Event, VmId, VmStats};
+pub use message::{Begin, Command, Event, VmId, VmStats};
 pub use socket::{MAX_FDS, MAX_MESSAGE, ReceiveError, SendError, Socket};

@@ -6,12 +6,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VmId(pub u64);
 
+/// How a VM begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Begin {
+    /// It boots.
+    Boot,
+    /// It boots, and its memory is written to the template's file, which is empty.
+    BootAndSave,
+    /// It begins with the template, and sleeps until it is woken.
+    Template,
+}
+
 /// Daemon to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
 pub enum Command {
     /// Make a VM and run it. Descriptors, in this order: the artifact (a file, read-only), the rings' memory (a sealed
-    /// memfd), the eventfd that wakes the guest, the eventfd that the guest's doorbell writes.
+    /// memfd), the eventfd that wakes the guest, the eventfd that the guest's doorbell writes; the template's file, if one
+    /// is read or written; with `reset`, the eventfd that asks for a reset and the one that says that it was made.
     CreateVm {
         /// Its number.
         vm: VmId,
@@ -19,6 +32,10 @@ pub enum Command {
         memory: u64,
         /// The guest's configuration as `sandbox-abi` encodes it; the worker hands it on unread.
         config: Vec<u8>,
+        /// How it begins.
+        begin: Begin,
+        /// Whether it may be put back to its template.
+        reset: bool,
     },
     /// End a VM and free what it held. Answered by [`Event::Stopped`].
     StopVm {
@@ -58,6 +75,27 @@ pub enum Event {
     Stopped {
         /// Its number.
         vm: VmId,
+    },
+    /// The template's file is written, but not synced.
+    Saved {
+        /// Its number.
+        vm: VmId,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// The template's file cannot be written; the VM goes on.
+    NotSaved {
+        /// Its number.
+        vm: VmId,
+        /// Why, for humans.
+        reason: String,
+    },
+    /// The template is of no use, and no VM was made.
+    BadTemplate {
+        /// Its number.
+        vm: VmId,
+        /// Why, for humans.
+        reason: String,
     },
     /// A line that the guest's runtime wrote for the operator.
     Debug {

@@ -11,7 +11,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
 /// Most descriptors in one message.
-pub const MAX_FDS: usize = 4;
+pub const MAX_FDS: usize = 7;
 /// Most bytes in one message: a configuration of 1 MiB, as JSON numbers.
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Kernel buffer asked for; the kernel grants what `net.core.wmem_max` allows unless the process is privileged.

@@ -3,6 +3,7 @@
 //! - [`kernel`]: what an operating system would do: memory, faults, threads, time, rings.
 //! - [`platform`]: what wasmtime asks of its platform.
 //! - [`runtime`]: the engine, the component, one request.
+//! - [`settings`]: what the deployment says.
 //! - [`slots`]: where requests run.
 //! - [`streams`]: the exchanges on the rings.
 //! - [`wasi`], [`http`]: the host functions.
@@ -17,6 +18,7 @@ pub mod kernel;
 pub mod link;
 pub mod platform;
 pub mod runtime;
+pub mod settings;
 pub mod slots;
 pub mod streams;
 pub mod wasi;
@@ -39,24 +41,34 @@ extern "C" fn main() -> ! {
     sched::run(streams::deliver, slots::dispatch)
 }
 
-/// Loads the component and makes the first slot: the main function of the first thread.
+/// Loads the component and makes the first slot: the main function of the first thread. A VM that is made from a template
+/// begins in the middle.
 fn load() {
-    let config = match sandbox_abi::config::Config::read(boot::config()) {
-        Ok(config) => config,
-        Err(e) => refuse(format_args!("the configuration: {e}")),
-    };
+    read_settings();
     let bytes = artifact::bytes();
     match artifact::Code::find(bytes) {
         Some(code) => kernel::trap::set_code(code.start, code.end, code.trapping),
         None => refuse(format_args!("the artifact has no code")),
     }
-    match runtime::Runtime::load(bytes.into(), config) {
+    match runtime::Runtime::load(bytes.into()) {
         Ok(runtime) => runtime::install(runtime),
         Err(e) => refuse(format_args!("{e}")),
     }
     // The first request is to find an instance. Without memory for one it is told so.
     let _ = slots::add();
+    while slots::at_work() {
+        sched::yield_now();
+    }
+    port::template();
+    kernel::resume();
+    read_settings();
     kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);
+}
+
+fn read_settings() {
+    if let Err(e) = settings::read() {
+        refuse(format_args!("the configuration: {e}"));
+    }
 }
 
 fn refuse(why: core::fmt::Arguments<'_>) -> ! {

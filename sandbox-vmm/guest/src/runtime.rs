@@ -15,6 +15,7 @@ use crate::http::outgoing::Outparam;
 use crate::kernel::cell::Local;
 use crate::kernel::{account, sched, space, time};
 use crate::link::{self, bindings};
+use crate::settings::{self, Settings};
 use crate::slots::{self, Job};
 use crate::streams;
 use crate::wasi::cli::Exit;
@@ -29,7 +30,7 @@ use core::any::Any;
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
-use sandbox_abi::config::{Config, Limits};
+use sandbox_abi::config::Reuse;
 use sandbox_abi::message::{outcome, reset};
 use wasmtime::component::{Component, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store, Trap};
@@ -44,21 +45,14 @@ const INSTANCES: usize = 1000;
 /// Bytes of an error that goes to the log or to the host.
 const ERROR_TEXT: usize = 8 << 10;
 
-/// What holds for every request.
-pub struct Settings {
-    /// The deployment's limits.
-    pub limits: Limits,
-    /// The environment.
-    pub env: Vec<(&'static str, &'static str)>,
-}
-
 /// The component, ready to be instantiated.
 pub struct Runtime {
     engine: Engine,
     component: bindings::GuestPre<State>,
-    settings: Settings,
     /// Whether an instance may be made before there is a request for it.
     ahead: AtomicBool,
+    /// Whether instances serve more than one request, where the deployment says so.
+    reusable: AtomicBool,
 }
 
 /// An instance that was made ahead.
@@ -71,7 +65,7 @@ static RUNTIME: Local<Option<&'static Runtime>> = Local::new(None);
 
 impl Runtime {
     /// Loads a component. The error is for the person who deploys it: it names what is wrong.
-    pub fn load(artifact: NonNull<[u8]>, config: Config<'static>) -> Result<Runtime, String> {
+    pub fn load(artifact: NonNull<[u8]>) -> Result<Runtime, String> {
         let engine =
             Engine::new(&config::engine_config()).map_err(|e| format!("the engine: {e:?}"))?;
         // SAFETY: the artifact lies there, unchanged, for as long as the VM lives; the daemon's compiler made it.
@@ -81,20 +75,16 @@ impl Runtime {
             .and_then(|linker| linker.instantiate_pre(&component))
             .and_then(bindings::GuestPre::new)
             .map_err(|e| format!("{e:?}"))?;
-        let settings = Settings {
-            limits: config.limits,
-            env: config.env().collect(),
-        };
         Ok(Runtime {
             engine,
             component,
-            settings,
             ahead: AtomicBool::new(false),
+            reusable: AtomicBool::new(true),
         })
     }
 
     fn store(&'static self) -> Store<State> {
-        let mut store = Store::new(&self.engine, State::new(&self.settings));
+        let mut store = Store::new(&self.engine, State::new(settings::current()));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(CALL_BYTES);
         store
@@ -103,7 +93,7 @@ impl Runtime {
     /// An instance without a request. `None`: it cannot be made, or not ahead.
     fn instance(&'static self) -> Option<Instance> {
         account::begin_request();
-        account::set_cpu_limit(self.settings.limits.cpu_ns);
+        account::set_cpu_limit(settings::current().limits.cpu_ns);
         let mut store = self.store();
         store.data_mut().ahead = true;
         let component = self.component.instantiate(&mut store).ok()?;
@@ -113,6 +103,27 @@ impl Runtime {
         }
         state.ahead = false;
         Some(Instance { store, component })
+    }
+}
+
+impl Runtime {
+    /// Whether an instance that has served so many requests since then has another one.
+    fn reuses(&self, served: u64, since: u64) -> bool {
+        match settings::current().reuse {
+            Reuse::UpTo { requests, ns } => {
+                served < requests
+                    && time::monotonic_ns().saturating_sub(since) < ns
+                    && self.reusable.load(Ordering::Relaxed)
+            }
+            Reuse::Never | Reuse::Vm => false,
+        }
+    }
+
+    /// Instances of this component do not stand a second request.
+    fn give_up_reuse(&self, id: u32) {
+        self.reusable.store(false, Ordering::Relaxed);
+        let text = b"error: an instance of this component failed with its second request; from now on each request has a fresh one (isolation: instance)\n";
+        streams::log(id, 2, text);
     }
 }
 
@@ -236,6 +247,24 @@ impl core::fmt::Display for Ended {
 impl core::error::Error for Ended {}
 
 impl State {
+    /// A request begins.
+    fn begin(&mut self, id: u32, settings: &'static Settings) {
+        self.id = id;
+        self.settings = settings;
+        self.answer = Answer::None;
+        self.last_moment = None;
+        self.limiter.most = usize::try_from(settings.limits.memory).unwrap_or(usize::MAX);
+        self.limiter.refused = false;
+    }
+
+    /// Ends the exchanges that the component began.
+    fn give_up_calls(&mut self) {
+        for outgoing in self.outgoing.drain(..) {
+            streams::cancel(outgoing);
+            streams::forget(outgoing);
+        }
+    }
+
     fn new(settings: &'static Settings) -> State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
@@ -329,84 +358,141 @@ pub fn run(slot: usize) {
     let Some(runtime) = RUNTIME.with(|r| *r) else {
         return;
     };
-    let instance = runtime
-        .ahead
-        .load(Ordering::Relaxed)
-        .then(|| runtime.instance())
-        .flatten()
-        .map(|instance| NonNull::from(Box::leak(Box::new(instance))));
+    let ahead = runtime.ahead.load(Ordering::Relaxed);
+    let ahead = ahead.then(|| runtime.instance()).flatten().map(leak);
     if space::freeze(slot).is_err() {
         return;
     }
+    // Whatever is not in the frozen state of the slot is put back without destructors: an instance that is made for a
+    // request is leaked, and gone when the slot is put back.
+    let (mut instance, mut requests, mut since) = (ahead, 0, 0);
     loop {
         let job = slots::next(slot);
-        account::begin_request();
-        if !streams::own(job.id) {
-            account::end(outcome::CANCELLED);
+        if requests == 0 {
+            since = time::monotonic_ns();
         }
-        account::set_cpu_limit(runtime.settings.limits.cpu_ns);
-        match instance {
-            // SAFETY: the instance was leaked, this thread alone uses it, and one request at a time.
-            Some(mut instance) => serve(&job, Made::Ahead(unsafe { instance.as_mut() })),
-            None => serve(&job, Made::Now(runtime)),
+        let mut end = serve(runtime, &mut instance, &job, requests > 0);
+        if end == End::Unserved {
+            // What another request left in the instance must not be this one's fault.
+            runtime.give_up_reuse(job.id);
+            let exchange = streams::take(job.id);
+            destroy(instance);
+            streams::put(job.id, exchange);
+            if matches!(space::restore(slot), Ok(false)) {
+                space::flush();
+            }
+            (instance, requests) = (ahead, 0);
+            end = serve(runtime, &mut instance, &job, false);
         }
-        slots::finish(slot, job);
+        requests += 1;
+        if end == End::Fine && runtime.reuses(requests, since) {
+            slots::keep(slot, job);
+        } else {
+            destroy(instance);
+            (instance, requests) = (ahead, 0);
+            slots::finish(slot, job);
+        }
     }
 }
 
-/// Where a request's instance comes from.
-enum Made {
-    Ahead(&'static mut Instance),
-    Now(&'static Runtime),
+/// Runs the destructors of what an instance holds outside of its slot, before the slot is put back.
+fn destroy(instance: Option<NonNull<Instance>>) {
+    if let Some(mut instance) = instance {
+        // SAFETY: an instance of this slot, which was leaked and not put back since; nobody uses it.
+        let state = unsafe { instance.as_mut() }.store.data_mut();
+        state.table = ResourceTable::new();
+        state.body = None;
+        state.scratch = None;
+    }
 }
 
-/// Runs a request, from its head to `DONE`.
-fn serve(job: &Job, made: Made) {
-    match made {
-        Made::Ahead(Instance { store, component }) => {
-            let result = call(store, job, |_| Ok(component));
-            finish(store.data_mut(), result);
-        }
-        Made::Now(runtime) => {
+fn leak(instance: Instance) -> NonNull<Instance> {
+    NonNull::from(Box::leak(Box::new(instance)))
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The component answered, and returned.
+    Fine,
+    /// The component failed, or did not answer.
+    Failed,
+    /// The component failed, nothing of the request was used, and the host knows nothing of it.
+    Unserved,
+}
+
+/// Runs a request, from its head to `DONE`; or to its failure, where the instance is `used` and may be what is wrong.
+fn serve(
+    runtime: &'static Runtime,
+    instance: &mut Option<NonNull<Instance>>,
+    job: &Job,
+    used: bool,
+) -> End {
+    let settings = settings::current();
+    account::begin_request();
+    account::set_cpu_limit(settings.limits.cpu_ns);
+    if !streams::own(job.id) {
+        account::end(outcome::CANCELLED);
+    }
+    let made = match *instance {
+        Some(instance) => Ok(instance),
+        None => {
             let mut store = runtime.store();
-            let mut component = None;
-            let result = call(&mut store, job, |store| {
-                let made = runtime.component.instantiate(store)?;
-                Ok(component.insert(made))
-            });
-            finish(store.data_mut(), result);
+            match runtime.component.instantiate(&mut store) {
+                Ok(component) => Ok(leak(Instance { store, component })),
+                Err(error) => Err((store, error)),
+            }
         }
+    };
+    let (state, result) = match made {
+        Ok(mut made) => {
+            *instance = Some(made);
+            // SAFETY: an instance of this slot, which was leaked and not put back since; this thread alone uses it, and
+            // one request at a time.
+            let Instance { store, component } = unsafe { made.as_mut() };
+            let result = call(store, component, job, settings);
+            (store.data_mut(), result)
+        }
+        Err((store, error)) => {
+            let state = Box::leak(Box::new(store)).data_mut();
+            state.begin(job.id, settings);
+            (state, Err(error))
+        }
+    };
+    let answered = result.is_ok() && state.answer != Answer::None;
+    if used && !answered && state.answer == Answer::None && streams::is_untouched(job.id) {
+        state.give_up_calls();
+        return End::Unserved;
     }
+    finish(state, result);
+    if answered { End::Fine } else { End::Failed }
 }
 
-/// Ends what is open of a request, its instance included, and tells the host.
+/// Ends what is open of a request, and tells the host.
 fn finish(state: &mut State, result: wasmtime::Result<()>) {
     let outcome = conclude(state, result.as_ref().err());
-    let id = state.id;
-    for outgoing in &state.outgoing {
-        streams::cancel(*outgoing);
-        streams::forget(*outgoing);
-    }
-    streams::forget(id);
-    // Destructors run now: the instance is put back without them.
+    state.give_up_calls();
+    streams::forget(state.id);
     drop(result);
-    state.table = ResourceTable::new();
     state.body = None;
-    state.scratch = None;
-    streams::done(id, outcome, state.limiter.peak as u64);
+    streams::done(state.id, outcome, state.limiter.peak as u64);
 }
 
-fn call<'c>(
+fn call(
     store: &mut Store<State>,
+    component: &bindings::Guest,
     job: &Job,
-    component: impl FnOnce(&mut Store<State>) -> wasmtime::Result<&'c mut bindings::Guest>,
+    settings: &'static Settings,
 ) -> wasmtime::Result<()> {
     let state = store.data_mut();
-    state.id = job.id;
+    state.begin(job.id, settings);
+    if state.limiter.used > state.limiter.most {
+        state.limiter.refused = true;
+        wasmtime::bail!("its memories are larger than that from the start");
+    }
     let request = IncomingRequest::new(state.id, &job.head)?;
     let request = state.table.push(request)?;
     let outparam = state.table.push(Outparam)?;
-    let component = component(store)?;
     component
         .wasi_http_incoming_handler()
         .call_handle(store, request, outparam)

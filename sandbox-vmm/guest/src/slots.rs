@@ -114,6 +114,11 @@ fn flush() {
     });
 }
 
+/// Whether a slot has something to do, be it only its first instance.
+pub fn at_work() -> bool {
+    SLOTS.with(|s| s.any_at_work())
+}
+
 /// A request has come.
 pub fn queue(id: u32, head: &[u8]) {
     SLOTS.with(|s| {
@@ -208,8 +213,19 @@ pub fn next(slot: usize) -> Job {
 
 /// A slot's request is over: puts the slot back.
 pub fn finish(slot: usize, job: Job) {
-    let used = account::cpu_ns();
     let clean = space::restore(slot);
+    end(slot, job, clean.ok());
+}
+
+/// A slot's request is over, and the next one is to find what it left.
+pub fn keep(slot: usize, job: Job) {
+    end(slot, job, Some(true));
+}
+
+/// `clean`: whether the slot can be used without a flush. `None`: there was no memory for page tables where there were
+/// some before, which cannot be; the slot is not used again.
+fn end(slot: usize, job: Job, clean: Option<bool>) {
+    let used = account::cpu_ns();
     space::set_busy(slot, false);
     let flushes = space::flushes();
     SLOTS.with(|s| {
@@ -219,10 +235,9 @@ pub fn finish(slot: usize, job: Job) {
             slot.state = State::Idle;
         }
         match clean {
-            Ok(true) => s.ready.push(slot),
-            Ok(false) => s.stale.push((slot, flushes)),
-            // No memory for page tables where there were some before: it cannot be, and the slot is not used again.
-            Err(_) => {}
+            Some(true) => s.ready.push(slot),
+            Some(false) => s.stale.push((slot, flushes)),
+            None => {}
         }
     });
 }

@@ -44,6 +44,8 @@ struct Exchange {
     stopped: bool,
     /// Nobody reads what comes in.
     unread: bool,
+    /// Something of what came in was read or refused.
+    touched: bool,
     /// END or RESET has been sent, or the other side has given up.
     sent: bool,
 }
@@ -96,6 +98,7 @@ impl Exchange {
             credit: INITIAL_CREDIT,
             stopped: false,
             unread: false,
+            touched: false,
             sent: false,
         }
     }
@@ -169,6 +172,26 @@ pub fn own(id: u32) -> bool {
     .unwrap_or(false)
 }
 
+/// An exchange that is out of reach for a while.
+pub struct Taken(Exchange);
+
+/// Takes an exchange out of reach: what is done to it by its number has no effect.
+pub fn take(id: u32) -> Option<Taken> {
+    TABLE.with(|t| t.exchanges.remove(&id).map(Taken))
+}
+
+/// Puts it back.
+pub fn put(id: u32, taken: Option<Taken>) {
+    if let Some(Taken(exchange)) = taken {
+        TABLE.with(|t| t.exchanges.insert(id, exchange));
+    }
+}
+
+/// Whether all that has come of an exchange is still there.
+pub fn is_untouched(id: u32) -> bool {
+    with(id, |x| !x.touched && x.failed.is_none()).unwrap_or(false)
+}
+
 /// No thread can be had for an incoming exchange. On the scheduler's stack: where there is no room for the records now,
 /// the host's own deadline ends the exchange.
 pub fn refuse(id: u32) {
@@ -222,6 +245,7 @@ pub fn has_data(id: u32) -> bool {
 pub fn read(id: u32, most: usize) -> Read {
     let found = with(id, |x| {
         if let Some(chunk) = x.inbox.front_mut() {
+            x.touched = true;
             let left = chunk.bytes.len() - chunk.read;
             let bytes = if chunk.read == 0 && left <= most {
                 core::mem::take(&mut chunk.bytes)
@@ -260,7 +284,8 @@ pub fn read(id: u32, most: usize) -> Read {
 /// Throws away what has arrived of the body. `true` once the end of it has.
 pub fn discard(id: u32) -> bool {
     let (ended, credit) = with(id, |x| {
-        let len = x.inbox.drain(..).map(|c| c.bytes.len() - c.read).sum();
+        let len: usize = x.inbox.drain(..).map(|c| c.bytes.len() - c.read).sum();
+        x.touched |= len > 0;
         (x.ended || x.failed.is_some(), x.consume(len))
     })
     .unwrap_or((true, None));
@@ -317,6 +342,7 @@ pub fn stop_reading(id: u32) {
         return;
     }
     let stop = with(id, |x| {
+        x.touched |= !x.inbox.is_empty() || !x.ended;
         x.inbox.clear();
         x.failed.is_none() && !core::mem::replace(&mut x.ended, true)
     });

@@ -1,8 +1,9 @@
 //! The unsafe fence over KVM: virtual machines, memory slots, virtual processors, kicks.
 //!
-//! - [`Machine`]: `/dev/kvm`, a VM, its memory slots and its one virtual processor.
+//! - [`Host`]: `/dev/kvm`, opened once.
+//! - [`Blank`]: a machine without memory; [`Machine`]: one with its memory slots.
 //! - [`Slot`]: a stretch of guest-physical memory and what backs it.
-//! - [`GuestMemory`]: bounds-checked, volatile access to that memory.
+//! - [`GuestMemory`]: bounds-checked, volatile access to that memory, and which of its pages were written.
 //! - [`kick`]: how another thread gets a virtual processor out of the guest.
 //!
 //! Everything above this crate is safe code. Nothing here trusts the guest: registers and memory are plain values.
@@ -10,9 +11,18 @@
 mod cpuid;
 pub mod kick;
 mod machine;
+mod mapping;
 mod memory;
 mod vcpu;
 
-pub use machine::{KvmError, Machine};
-pub use memory::{Backing, GuestMemory, MemoryError, Slot};
-pub use vcpu::{Exit, Start, Vcpu};
+pub use machine::{Blank, Host, KvmError, Machine};
+pub use memory::{Backing, GuestMemory, MemoryError, Prefix, Slot};
+pub use vcpu::{Exit, Fresh, Start, Vcpu};
+
+/// Opens what the process needs of `/proc` while it can: to be called before it gives up its privileges.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn prepare() -> std::io::Result<()> {
+    mapping::prepare()
+}

@@ -1,9 +1,9 @@
-//! A virtual machine with its memory and its one virtual processor.
+//! The host's KVM, and a virtual machine with its memory.
 
 use crate::cpuid;
 use crate::memory::{GuestMemory, MemoryError, Slot};
-use crate::vcpu::Vcpu;
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use crate::vcpu::{Fresh, Vcpu};
+use kvm_bindings::{CpuId, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VmFd};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -40,43 +40,132 @@ pub(crate) fn call(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmE
     move |cause| KvmError::Call { call, cause }
 }
 
-/// A virtual machine. Its memory lives as long as it does.
+/// The host's KVM, opened once for all machines of a process.
 #[derive(Debug)]
-pub struct Machine {
-    // The VM goes before its memory: fields drop in this order.
-    vm: VmFd,
+pub struct Host {
     kvm: Kvm,
-    memory: GuestMemory,
+    cpuid: CpuId,
+    /// Whether the processor translates guest addresses itself; otherwise KVM keeps shadows of the guests' page tables.
+    two_dimensional: bool,
 }
 
-impl Machine {
-    /// Makes a VM with these slots.
-    pub fn new(slots: Vec<Slot>) -> Result<Self, KvmError> {
+impl Host {
+    /// Opens `/dev/kvm`.
+    pub fn open() -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(KvmError::Open)?;
         match kvm.get_api_version() {
             API_VERSION => {}
             other => return Err(KvmError::NotKvm(other)),
         }
-        let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        let cpuid = cpuid::leaves(&kvm)?;
+        Ok(Host {
+            kvm,
+            cpuid,
+            two_dimensional: two_dimensional_paging(),
+        })
+    }
+
+    /// What the processor of a blank machine holds.
+    pub fn fresh(&self, blank: &Blank) -> Result<Fresh, KvmError> {
+        blank.vcpu.fresh(&self.kvm)
+    }
+
+    /// A machine without memory, and its virtual processor, which may be used by one thread at a time.
+    pub fn blank(&self) -> Result<Blank, KvmError> {
+        let vm = self.kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        vcpu.set_cpuid2(&self.cpuid)
+            .map_err(call("KVM_SET_CPUID2"))?;
+        Ok(Blank {
+            vcpu: Vcpu::new(vcpu),
+            vm,
+            two_dimensional: self.two_dimensional,
+        })
+    }
+}
+
+/// Whether one of KVM's modules says that it uses EPT or NPT.
+fn two_dimensional_paging() -> bool {
+    ["kvm_intel/parameters/ept", "kvm_amd/parameters/npt"]
+        .iter()
+        .filter_map(|name| std::fs::read_to_string(format!("/sys/module/{name}")).ok())
+        .any(|value| matches!(value.trim(), "Y" | "1"))
+}
+
+/// A machine without memory. It can be made before anyone knows what for.
+#[derive(Debug)]
+pub struct Blank {
+    // The processor goes before the machine that it belongs to: fields drop in this order.
+    vcpu: Vcpu,
+    vm: VmFd,
+    two_dimensional: bool,
+}
+
+impl Blank {
+    /// Gives the machine its memory.
+    pub fn map(self, slots: Vec<Slot>) -> Result<(Machine, Vcpu), KvmError> {
         let shapes: Vec<_> = slots
             .iter()
-            .map(|s| (s.gpa, s.len, s.is_read_only()))
+            .map(|s| (s.gpa, s.exposed, s.is_read_only()))
             .collect();
-        let memory = GuestMemory::map(slots)?;
-        for (slot, (gpa, len, read_only)) in (0..).zip(shapes) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                guest_phys_addr: gpa,
-                memory_size: len,
-                userspace_addr: memory.host_address(gpa)?,
-                flags: if read_only { KVM_MEM_READONLY } else { 0 },
-            };
-            // SAFETY: the host range is one mapping of `memory`, which `self` keeps for as long as the VM and never
-            // unmaps; Rust code reaches it only by volatile copies, so the guest's writes alias no reference.
-            unsafe { vm.set_user_memory_region(region) }
-                .map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+        let mut machine = Machine {
+            vm: self.vm,
+            memory: GuestMemory::map(slots)?,
+            slots: 0,
+            two_dimensional: self.two_dimensional,
+        };
+        for (gpa, len, read_only) in shapes {
+            machine.expose(gpa, len, read_only)?;
         }
-        Ok(Machine { vm, kvm, memory })
+        Ok((machine, self.vcpu))
+    }
+}
+
+/// A virtual machine. Its memory lives as long as it does.
+#[derive(Debug)]
+pub struct Machine {
+    // The VM goes before its memory: fields drop in this order.
+    vm: VmFd,
+    memory: GuestMemory,
+    /// Memory slots of KVM's so far.
+    slots: u32,
+    two_dimensional: bool,
+}
+
+impl Machine {
+    /// Lets the guest use `len` bytes from `gpa`, which lie in a slot that was mapped, and were not exposed before.
+    pub fn expose(&mut self, gpa: u64, len: u64, read_only: bool) -> Result<(), KvmError> {
+        self.region(self.slots, gpa, len, read_only)?;
+        self.slots += 1;
+        Ok(())
+    }
+
+    fn region(&self, slot: u32, gpa: u64, len: u64, read_only: bool) -> Result<(), KvmError> {
+        let region = kvm_userspace_memory_region {
+            slot,
+            guest_phys_addr: gpa,
+            memory_size: len,
+            userspace_addr: self.memory.host_address(gpa, len)?,
+            flags: if read_only { KVM_MEM_READONLY } else { 0 },
+        };
+        // SAFETY: `host_address` found the whole host range in one mapping of `memory`, which `self` keeps for as long as
+        // the VM and never unmaps; Rust code reaches it only by volatile copies, so the guest's writes alias no reference.
+        unsafe { self.vm.set_user_memory_region(region) }
+            .map_err(call("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// Forgets every translation of guest addresses, after page tables in guest memory were written from outside.
+    ///
+    /// `Ok(false)`: this machine's processor reads the tables themselves, and forgets what it has read when
+    /// [`Vcpu::start`] is called. Otherwise KVM's shadows of the tables are dropped: removing a memory slot does that
+    /// (`KVM_SET_USER_MEMORY_REGION` in the kernel's `virt/kvm/api.rst`), so the one at `gpa` is removed and put back.
+    pub fn forget_shadows(&self, slot: u32, gpa: u64, len: u64) -> Result<bool, KvmError> {
+        if self.two_dimensional {
+            return Ok(false);
+        }
+        self.region(slot, gpa, 0, false)?;
+        self.region(slot, gpa, len, false)?;
+        Ok(true)
     }
 
     /// The VMM's view of the guest's memory.
@@ -93,13 +182,5 @@ impl Machine {
         self.vm
             .register_ioevent(&event, &IoEventAddress::Pio(u64::from(port)), NoDatamatch)
             .map_err(call("KVM_IOEVENTFD"))
-    }
-
-    /// Makes the virtual processor. It may be used by one thread at a time.
-    pub fn vcpu(&self) -> Result<Vcpu, KvmError> {
-        let fd = self.vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
-        let cpuid = cpuid::leaves(&self.kvm)?;
-        fd.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
-        Ok(Vcpu::new(fd))
     }
 }

@@ -1,12 +1,13 @@
 //! Guest-physical memory: what backs a slot, and the VMM's access to it.
 
-use std::fs::File;
+use crate::mapping::{Mapping, Source};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap,
-    GuestMemoryRegion as _, GuestRegionMmap,
-};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap};
+
+/// Bytes in a page.
+pub(crate) const PAGE: u64 = 4096;
 
 /// Memory could not be mapped, or an address is not the guest's.
 #[derive(Debug, thiserror::Error)]
@@ -27,21 +28,35 @@ pub enum MemoryError {
         /// First address.
         gpa: u64,
         /// Bytes.
-        len: usize,
+        len: u64,
     },
+    /// The kernel does not say which pages were written.
+    #[error("cannot tell which pages were written")]
+    Pages(#[source] std::io::Error),
 }
 
 /// What backs a slot.
 #[derive(Debug)]
 pub enum Backing {
-    /// Zeroes, of this VM alone.
-    Anonymous,
+    /// Zeroes, of this VM alone; the first bytes, if any, are a private copy of a file's.
+    Anonymous(Option<Prefix>),
     /// A private copy of a file: writes stay in this VM.
     Private(OwnedFd),
     /// A file, read-only for VMM and guest.
     ReadOnly(OwnedFd),
     /// A file shared with another process. Its length must be sealed.
     Shared(OwnedFd),
+}
+
+/// The bytes of a file that an anonymous slot begins with.
+#[derive(Debug)]
+pub struct Prefix {
+    /// The file.
+    pub file: OwnedFd,
+    /// Where in the file; whole pages.
+    pub offset: u64,
+    /// Bytes, whole pages.
+    pub len: u64,
 }
 
 /// A stretch of guest-physical memory.
@@ -51,130 +66,147 @@ pub struct Slot {
     pub gpa: u64,
     /// Bytes, whole pages.
     pub len: u64,
+    /// Bytes that the guest may use from the start, whole pages; [`crate::Machine::expose`] gives it more.
+    pub exposed: u64,
     /// What backs it.
     pub backing: Backing,
 }
 
 impl Slot {
-    /// A slot of zeroes.
-    pub fn anonymous(gpa: u64, len: u64) -> Slot {
+    fn new(gpa: u64, len: u64, backing: Backing) -> Slot {
         Slot {
             gpa,
             len,
-            backing: Backing::Anonymous,
+            exposed: len,
+            backing,
+        }
+    }
+    /// A slot of zeroes, behind a prefix if there is one; the guest sees the first `exposed` bytes.
+    pub fn anonymous(gpa: u64, len: u64, exposed: u64, prefix: Option<Prefix>) -> Slot {
+        Slot {
+            exposed,
+            ..Slot::new(gpa, len, Backing::Anonymous(prefix))
         }
     }
     /// A slot that starts as a copy of `fd`'s content; writes stay private.
     pub fn private(gpa: u64, len: u64, fd: OwnedFd) -> Slot {
-        Slot {
-            gpa,
-            len,
-            backing: Backing::Private(fd),
-        }
+        Slot::new(gpa, len, Backing::Private(fd))
     }
     /// A slot that shows `fd`'s content and cannot be written.
     pub fn read_only(gpa: u64, len: u64, fd: OwnedFd) -> Slot {
-        Slot {
-            gpa,
-            len,
-            backing: Backing::ReadOnly(fd),
-        }
+        Slot::new(gpa, len, Backing::ReadOnly(fd))
     }
     /// A slot that is shared with whoever else maps `fd`.
     pub fn shared(gpa: u64, len: u64, fd: OwnedFd) -> Slot {
-        Slot {
-            gpa,
-            len,
-            backing: Backing::Shared(fd),
-        }
+        Slot::new(gpa, len, Backing::Shared(fd))
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self.backing, Backing::ReadOnly(_))
     }
 
-    fn map(self) -> Result<GuestRegionMmap, MemoryError> {
+    fn map(self) -> Result<(GuestRegionMmap, Arc<Mapping>), MemoryError> {
         let (gpa, len) = (self.gpa, self.len);
         let fail = |cause: String| MemoryError::Map { gpa, len, cause };
         let size = usize::try_from(len).map_err(|e| fail(e.to_string()))?;
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        let (fd, prot, flags) = match self.backing {
-            Backing::Anonymous => (
-                None,
-                rw,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            ),
-            Backing::Private(fd) => (Some(fd), rw, libc::MAP_PRIVATE | libc::MAP_NORESERVE),
-            Backing::ReadOnly(fd) => (
-                Some(fd),
-                libc::PROT_READ,
-                libc::MAP_PRIVATE | libc::MAP_NORESERVE,
-            ),
-            Backing::Shared(fd) => (Some(fd), rw, libc::MAP_SHARED),
+        let source = match &self.backing {
+            Backing::Anonymous(_) => Source::Zeroes,
+            Backing::Private(fd) => Source::Private(fd),
+            Backing::ReadOnly(fd) => Source::ReadOnly(fd),
+            Backing::Shared(fd) => Source::Shared(fd),
         };
-        let mut builder = MmapRegionBuilder::new(size)
-            .with_mmap_prot(prot)
-            .with_mmap_flags(flags);
-        if let Some(fd) = fd {
-            builder = builder.with_file_offset(FileOffset::new(File::from(fd), 0));
+        let mut mapping = Mapping::new(size, &source).map_err(|e| fail(e.to_string()))?;
+        if let Backing::Anonymous(Some(prefix)) = &self.backing {
+            mapping
+                .overlay(&prefix.file, prefix.offset, prefix.len)
+                .map_err(|e| fail(e.to_string()))?;
         }
+        // SAFETY: the mapping has `size` bytes, and the caller keeps it as long as the region.
+        let builder = unsafe {
+            MmapRegionBuilder::new(size)
+                .with_mmap_prot(source.protection())
+                .with_raw_mmap_pointer(mapping.start())
+        };
         let region = builder.build().map_err(|e| fail(e.to_string()))?;
-        GuestRegionMmap::new(region, GuestAddress(gpa))
-            .ok_or_else(|| fail("the addresses wrap".into()))
+        let region = GuestRegionMmap::new(region, GuestAddress(gpa))
+            .ok_or_else(|| fail("the addresses wrap".into()))?;
+        Ok((region, Arc::new(mapping)))
     }
 }
 
 /// The VMM's view of a guest's memory. The guest may write any of it at any time: every access is a volatile copy.
 #[derive(Clone, Debug)]
-pub struct GuestMemory(GuestMemoryMmap);
+pub struct GuestMemory {
+    // Dropped before the mappings that it points into.
+    view: GuestMemoryMmap,
+    /// By guest-physical address.
+    mappings: Vec<(u64, Arc<Mapping>)>,
+}
 
 impl GuestMemory {
     /// Maps all slots, which must not overlap.
     pub(crate) fn map(slots: Vec<Slot>) -> Result<Self, MemoryError> {
-        let mut regions = slots
-            .into_iter()
-            .map(Slot::map)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut regions = Vec::with_capacity(slots.len());
+        let mut mappings = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let gpa = slot.gpa;
+            let (region, mapping) = slot.map()?;
+            regions.push(region);
+            mappings.push((gpa, mapping));
+        }
         regions.sort_by_key(|r| r.start_addr().0);
-        GuestMemoryMmap::from_regions(regions)
-            .map(GuestMemory)
-            .map_err(|e| MemoryError::Map {
-                gpa: 0,
-                len: 0,
-                cause: e.to_string(),
-            })
+        mappings.sort_by_key(|(gpa, _)| *gpa);
+        let view = GuestMemoryMmap::from_regions(regions).map_err(|e| MemoryError::Map {
+            gpa: 0,
+            len: 0,
+            cause: e.to_string(),
+        })?;
+        Ok(GuestMemory { view, mappings })
     }
 
-    /// Address in this process of the slot at `gpa`.
-    pub(crate) fn host_address(&self, gpa: u64) -> Result<u64, MemoryError> {
-        let pointer = self
-            .0
-            .get_host_address(GuestAddress(gpa))
-            .map_err(|_| MemoryError::OutOfBounds { gpa, len: 1 })?;
-        Ok(pointer.addr() as u64)
+    /// The mapping that holds `len` bytes at `gpa`, and where in it.
+    fn find(&self, gpa: u64, len: u64) -> Result<(&Mapping, usize), MemoryError> {
+        let outside = MemoryError::OutOfBounds { gpa, len };
+        let index = self.mappings.partition_point(|(start, _)| *start <= gpa);
+        let Some((start, mapping)) = index.checked_sub(1).and_then(|n| self.mappings.get(n)) else {
+            return Err(outside);
+        };
+        let offset = gpa - start;
+        match offset.checked_add(len) {
+            Some(end) if end <= mapping.len() as u64 => {
+                Ok((mapping, usize::try_from(offset).unwrap_or(usize::MAX)))
+            }
+            _ => Err(outside),
+        }
+    }
+
+    /// Address in this process of `len` bytes at `gpa`, which lie in one slot.
+    pub(crate) fn host_address(&self, gpa: u64, len: u64) -> Result<u64, MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        Ok((mapping.start().addr() + offset) as u64)
     }
 
     /// Copies bytes into the guest.
     pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), MemoryError> {
-        self.0
+        self.view
             .write_slice(bytes, GuestAddress(gpa))
             .map_err(|_| MemoryError::OutOfBounds {
                 gpa,
-                len: bytes.len(),
+                len: bytes.len() as u64,
             })
     }
 
     /// Copies bytes out of the guest.
     pub fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
-        let len = bytes.len();
-        self.0
+        let len = bytes.len() as u64;
+        self.view
             .read_slice(bytes, GuestAddress(gpa))
             .map_err(|_| MemoryError::OutOfBounds { gpa, len })
     }
 
     /// Writes an aligned word at once.
     pub fn write_u64(&self, gpa: u64, value: u64) -> Result<(), MemoryError> {
-        self.0
+        self.view
             .store(
                 value,
                 GuestAddress(gpa),
@@ -185,29 +217,53 @@ impl GuestMemory {
 
     /// Reads an aligned word at once.
     pub fn read_u64(&self, gpa: u64) -> Result<u64, MemoryError> {
-        self.0
+        self.view
             .load(GuestAddress(gpa), std::sync::atomic::Ordering::Relaxed)
             .map_err(|_| MemoryError::OutOfBounds { gpa, len: 8 })
     }
 
-    /// Bytes of the slot at `gpa` that are in the machine's memory now.
+    /// Bytes of the slot at `gpa` that are in the machine's memory and belong to this VM alone.
     pub fn resident(&self, gpa: u64) -> u64 {
-        let Some(region) = self.0.find_region(GuestAddress(gpa)) else {
+        let Ok((mapping, _)) = self.find(gpa, 1) else {
             return 0;
         };
-        let Ok(address) = self.host_address(region.start_addr().0) else {
-            return 0;
-        };
-        let len = usize::try_from(region.len()).unwrap_or(0);
-        let mut pages = vec![0_u8; len.div_ceil(4096)];
-        // SAFETY: mincore writes one byte for each page of the range, and `pages` has as many; the range is a mapping
-        // that `self` keeps alive.
-        let failed =
-            unsafe { libc::mincore(address as *mut libc::c_void, len, pages.as_mut_ptr()) } != 0;
-        if failed {
-            0
-        } else {
-            pages.iter().filter(|p| *p & 1 == 1).count() as u64 * 4096
+        let mut pages = 0;
+        match mapping.private_pages(0, mapping.len(), |_, n| pages += n) {
+            Ok(()) => pages * PAGE,
+            Err(_) => 0,
         }
+    }
+
+    /// Calls `found(gpa, pages)` for each run of pages between `gpa` and `gpa + len` that was written since the slot was
+    /// mapped, and so belongs to this VM alone. For anonymous and private slots.
+    pub fn written(
+        &self,
+        gpa: u64,
+        len: u64,
+        mut found: impl FnMut(u64, u64),
+    ) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        mapping
+            .private_pages(offset, len, |at, pages| {
+                found(gpa + (at - offset) as u64, pages)
+            })
+            .map_err(MemoryError::Pages)
+    }
+
+    /// Makes `len` bytes at `gpa` what the slot was mapped with, and gives their memory back; whole pages.
+    pub fn discard(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        mapping
+            .discard(offset, usize::try_from(len).unwrap_or(usize::MAX))
+            .map_err(MemoryError::Pages)
+    }
+
+    /// Makes `len` bytes at `gpa` of a shared slot zeroes, for all who share it; whole pages.
+    pub fn remove(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        mapping
+            .remove(offset, usize::try_from(len).unwrap_or(usize::MAX))
+            .map_err(MemoryError::Pages)
     }
 }

@@ -2,8 +2,11 @@
 
 use crate::cpuid;
 use crate::machine::{KvmError, call};
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_bindings::{
+    Msrs, kvm_debugregs, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment, kvm_vcpu_events,
+    kvm_xsave,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 /// Where and how the guest starts: 64-bit mode, ring 3, ports allowed (IOPL 3).
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,25 @@ pub enum Exit {
 pub struct Vcpu {
     fd: VcpuFd,
 }
+
+/// All of a processor's state that [`Vcpu::start`] does not set: what a guest could leave behind in it.
+pub struct Fresh {
+    xsave: Box<kvm_xsave>,
+    debug: kvm_debugregs,
+    events: kvm_vcpu_events,
+    msrs: Msrs,
+}
+
+impl std::fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fresh")
+            .field("msrs", &self.msrs.as_slice().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The time stamp counter: it goes on.
+const MSR_TSC: u32 = 0x10;
 
 impl Vcpu {
     pub(crate) fn new(fd: VcpuFd) -> Self {
@@ -135,6 +157,72 @@ impl Vcpu {
         }
     }
 
+    /// The state of a processor that has not run yet; `kvm` lists the model-specific registers.
+    pub(crate) fn fresh(&self, kvm: &Kvm) -> Result<Fresh, KvmError> {
+        let list = kvm
+            .get_msr_index_list()
+            .map_err(call("KVM_GET_MSR_INDEX_LIST"))?;
+        let mut entries = Vec::new();
+        for index in list.as_slice().iter().filter(|index| **index != MSR_TSC) {
+            let entry = kvm_msr_entry {
+                index: *index,
+                ..Default::default()
+            };
+            let mut one = Msrs::from_entries(&[entry]).map_err(|_| too_many())?;
+            // Some that the list has cannot be read, or not be written back: a guest cannot write those either.
+            if self.fd.get_msrs(&mut one).is_ok_and(|n| n == 1)
+                && self.fd.set_msrs(&one).is_ok_and(|n| n == 1)
+            {
+                entries.extend_from_slice(one.as_slice());
+            }
+        }
+        Ok(Fresh {
+            xsave: Box::new(self.fd.get_xsave().map_err(call("KVM_GET_XSAVE"))?),
+            debug: self
+                .fd
+                .get_debug_regs()
+                .map_err(call("KVM_GET_DEBUGREGS"))?,
+            events: self
+                .fd
+                .get_vcpu_events()
+                .map_err(call("KVM_GET_VCPU_EVENTS"))?,
+            msrs: Msrs::from_entries(&entries).map_err(|_| too_many())?,
+        })
+    }
+
+    /// Takes away what a guest may have left in the registers that [`Vcpu::start`] does not set. To be called before it.
+    pub fn renew(&mut self, fresh: &Fresh) -> Result<(), KvmError> {
+        // SAFETY: the guest has no feature whose state does not fit `kvm_xsave`: XCR0 is set by `start`, and AMX is not
+        // permitted to this process, as nobody asked for it (`ARCH_REQ_XCOMP_GUEST_PERM`).
+        unsafe { self.fd.set_xsave(&fresh.xsave) }.map_err(call("KVM_SET_XSAVE"))?;
+        self.fd
+            .set_debug_regs(&fresh.debug)
+            .map_err(call("KVM_SET_DEBUGREGS"))?;
+        self.fd
+            .set_vcpu_events(&fresh.events)
+            .map_err(call("KVM_SET_VCPU_EVENTS"))?;
+        let all = fresh.msrs.as_slice().len();
+        match self
+            .fd
+            .set_msrs(&fresh.msrs)
+            .map_err(call("KVM_SET_MSRS"))?
+        {
+            n if n == all => Ok(()),
+            _ => Err(KvmError::Call {
+                call: "KVM_SET_MSRS",
+                cause: kvm_ioctls::Error::new(libc::EINVAL),
+            }),
+        }
+    }
+
+    /// Lets what the guest asked for by an `out` come to its end, without running the guest on.
+    pub fn complete(&mut self) -> Result<(), KvmError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let ran = self.run();
+        self.fd.set_kvm_immediate_exit(0);
+        ran.map(|_| ())
+    }
+
     /// The instruction pointer.
     pub fn instruction(&self) -> Result<u64, KvmError> {
         Ok(self.fd.get_regs().map_err(call("KVM_GET_REGS"))?.rip)
@@ -169,6 +257,13 @@ impl Vcpu {
     /// Frequency of the guest's time stamp counter in kHz.
     pub fn tsc_khz(&self) -> Result<u32, KvmError> {
         self.fd.get_tsc_khz().map_err(call("KVM_GET_TSC_KHZ"))
+    }
+}
+
+fn too_many() -> KvmError {
+    KvmError::Call {
+        call: "KVM_GET_MSRS",
+        cause: kvm_ioctls::Error::new(libc::E2BIG),
     }
 }
 

@@ -7,6 +7,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use sandbox_abi::layout;
 use sandbox_kvm::Start;
+use std::hash::{DefaultHasher, Hasher};
 
 /// The image could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub struct BootImage {
     pub(crate) end: u64,
     /// What is mapped how.
     pub(crate) stretches: Vec<Stretch>,
+    /// Tells builds of the guest runtime apart.
+    pub(crate) digest: u64,
 }
 
 impl BootImage {
@@ -84,13 +87,26 @@ impl BootImage {
             entry: file.entry(),
             end,
             stretches,
+            digest: digest(elf),
         })
+    }
+
+    /// Reads the page at `gpa` of the system slot.
+    pub(crate) fn page(&self, gpa: u64, page: &mut [u8]) -> Result<(), Errno> {
+        rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, &mut *page, gpa)).map(|_| ())
     }
 
     /// Another descriptor of the image, for a VM's system slot.
     pub(crate) fn fd(&self) -> Result<OwnedFd, Errno> {
         rustix::io::fcntl_dupfd_cloexec(&self.fd, 3)
     }
+}
+
+/// The same for the same build; a template of another one is of no use.
+fn digest(elf: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(elf);
+    hasher.finish()
 }
 
 fn protection(segment: &object::Segment<'_, '_>) -> Result<u64, ImageError> {

@@ -1,6 +1,9 @@
 //! The loop of the virtual processor: enter the guest, see why it came back, answer.
 
-use crate::vm::{Shared, VmEvent};
+use crate::image::BootImage;
+use crate::reset::Origin;
+use crate::template;
+use crate::vm::{ResetDescriptors, Shared, VmEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -21,15 +24,30 @@ pub(crate) struct Processor {
     pub(crate) machine: Machine,
     pub(crate) wake: OwnedFd,
     pub(crate) shared: Arc<Shared>,
+    /// The guest is not to be entered before the router wakes it.
+    pub(crate) parked: bool,
     pub(crate) debug_lines: u32,
     /// What the guest wrote last for the operator: why it ends, where it ends after it.
     pub(crate) last_line: String,
+    /// Bytes of RAM that the guest has.
+    pub(crate) exposed: u64,
+    /// Bytes of RAM that it may have.
+    pub(crate) limit: u64,
+    /// Where its memory goes when it may be kept as a template.
+    pub(crate) save: Option<(OwnedFd, Arc<BootImage>)>,
+    /// How it is put back.
+    pub(crate) reset: Option<(ResetDescriptors, Origin)>,
 }
 
 type Step = ControlFlow<VmEvent>;
 
 fn lost(reason: impl std::fmt::Display) -> Step {
     ControlFlow::Break(VmEvent::Lost(reason.to_string()))
+}
+
+/// Takes what an eventfd has counted. One that is no eventfd, or blocks, is the daemon's fault alone.
+fn take(event: &OwnedFd) {
+    let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }
 
 /// Nanoseconds since 1970.
@@ -42,6 +60,11 @@ pub(crate) fn wall_ns() -> u64 {
 impl Processor {
     /// Runs the guest until it ends; says how.
     pub(crate) fn run(&mut self, events: &impl Fn(VmEvent)) -> VmEvent {
+        if self.parked
+            && let ControlFlow::Break(event) = self.wait(None)
+        {
+            return event;
+        }
         loop {
             if self.shared.stop.load(Ordering::SeqCst) {
                 return VmEvent::Stopped;
@@ -65,8 +88,13 @@ impl Processor {
 
     fn port(&mut self, port: u16, events: &impl Fn(VmEvent)) -> Step {
         match u8::try_from(port) {
-            Ok(port::SLEEP) => self.sleep(),
+            Ok(port::SLEEP) => match self.field(field::ARG0) {
+                u64::MAX => self.wait(None),
+                ns => self.wait(Some(ns)),
+            },
             Ok(port::CLOCK) => self.set_clock(),
+            Ok(port::TEMPLATE) => self.template(events),
+            Ok(port::GROW) => self.grow(),
             Ok(port::FLUSH) => match self
                 .vcpu
                 .switch_page_tables([layout::PML4, layout::PML4_ALT])
@@ -120,29 +148,99 @@ impl Processor {
         }
     }
 
-    /// Waits for the router, the guest's timer, or a kick.
-    fn sleep(&self) -> Step {
-        let ns = self.field(field::ARG0);
-        let timeout = (ns != u64::MAX).then(|| Timespec {
+    /// The guest's memory may be kept. It goes on as one that begins with it does: with randomness and a clock of its own.
+    fn template(&mut self, events: &impl Fn(VmEvent)) -> Step {
+        if let Some((file, image)) = self.save.take() {
+            let saved = template::save(self.machine.memory(), &image, self.exposed, &file);
+            events(match saved {
+                Ok(bytes) => VmEvent::Template(bytes),
+                Err(e) => VmEvent::NoTemplate(e.to_string()),
+            });
+        }
+        match crate::vm::write_seed(self.machine.memory()) {
+            Ok(()) => Step::Continue(()),
+            Err(e) => lost(e),
+        }
+    }
+
+    /// Gives the guest more RAM: as much as it asks for, and as the limit allows.
+    fn grow(&mut self) -> Step {
+        let want = self.field(field::ARG0).min(self.limit);
+        let want = want.next_multiple_of(layout::LARGE_PAGE).min(self.limit);
+        if want > self.exposed {
+            let more = want - self.exposed;
+            if let Err(e) = self.machine.expose(layout::RAM + self.exposed, more, false) {
+                return lost(e);
+            }
+            self.exposed = want;
+        }
+        let len = layout::BOOT + field::RAM_LEN;
+        match self.machine.memory().write_u64(len, self.exposed) {
+            Ok(()) => Step::Continue(()),
+            Err(e) => lost(e),
+        }
+    }
+
+    /// Waits for the router, the guest's timer of so many nanoseconds, or a kick. Puts the VM back if it is asked to.
+    fn wait(&mut self, ns: Option<u64>) -> Step {
+        let timeout = ns.map(|ns| Timespec {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
         });
         // Whoever sleeps holds no processor: the watch leaves it alone.
         self.shared.asleep.store(true, Ordering::Relaxed);
-        let woken = poll(
-            &mut [PollFd::new(&self.wake, PollFlags::IN)],
-            timeout.as_ref(),
-        );
+        let woken = self.poll(timeout.as_ref());
         self.shared.asleep.store(false, Ordering::Relaxed);
-        match woken {
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => {
-                // Takes the wake-up; a descriptor that is no eventfd, or blocks, is the daemon's fault alone.
-                let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
-            }
-            Err(e) => return lost(format!("cannot wait for the router: {e}")),
-        }
+        woken?;
         self.set_clock()
+    }
+
+    fn poll(&mut self, timeout: Option<&Timespec>) -> Step {
+        let Some((fds, origin)) = &self.reset else {
+            return match poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout) {
+                Ok(0) | Err(Errno::INTR) => Step::Continue(()),
+                Ok(_) => {
+                    take(&self.wake);
+                    Step::Continue(())
+                }
+                Err(e) => lost(format!("cannot wait for the router: {e}")),
+            };
+        };
+        let mut timeout = timeout;
+        loop {
+            let mut polled = [
+                PollFd::new(&self.wake, PollFlags::IN),
+                PollFd::new(&fds.request, PollFlags::IN),
+            ];
+            match poll(&mut polled, timeout) {
+                Ok(0) => return Step::Continue(()),
+                // A guest that was put back sleeps on, until the router wakes it or the VM is to end.
+                Err(Errno::INTR)
+                    if timeout.is_some() || self.shared.stop.load(Ordering::SeqCst) =>
+                {
+                    return Step::Continue(());
+                }
+                Err(Errno::INTR) => continue,
+                Err(e) => return lost(format!("cannot wait for the router: {e}")),
+                Ok(_) => {}
+            }
+            let [wake, request] = polled.map(|p| p.revents().contains(PollFlags::IN));
+            if request {
+                take(&fds.request);
+                take(&self.wake);
+                if let Err(e) = origin.restore(&self.machine, &mut self.vcpu, self.exposed) {
+                    return lost(format!("cannot put the VM back: {e}"));
+                }
+                // The counter cannot be at its end: the router reads it before it asks again.
+                let _ = rustix::io::write(&fds.done, &1_u64.to_ne_bytes());
+                timeout = None;
+                continue;
+            }
+            if wake {
+                take(&self.wake);
+                return Step::Continue(());
+            }
+        }
     }
 
     fn debug_line(&self) -> String {

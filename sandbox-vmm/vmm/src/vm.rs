@@ -1,13 +1,16 @@
 //! A VM: from its descriptors to its running thread, and to its end.
 
+use crate::factory::Factory;
 use crate::image::BootImage;
+use crate::reset::Origin;
 use crate::run::Processor;
 use crate::tables;
+use crate::template::{Template, TemplateError};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use sandbox_abi::boot::field;
 use sandbox_abi::layout;
-use sandbox_kvm::{GuestMemory, KvmError, Machine, MemoryError, Slot, Start, kick};
+use sandbox_kvm::{GuestMemory, KvmError, MemoryError, Slot, Start, kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,6 +26,39 @@ pub struct VmDescriptors {
     pub wake: OwnedFd,
     /// Written by the guest's doorbell.
     pub doorbell: OwnedFd,
+}
+
+/// How a VM begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// The guest runtime starts and loads the component. Its memory is then written to the file, if there is one.
+    Boot(Option<OwnedFd>),
+    /// From a template. The guest is entered when the router wakes it for the first time.
+    Template(Arc<Template>),
+}
+
+/// How a router has a VM put back to its template.
+#[derive(Debug)]
+pub struct ResetDescriptors {
+    /// Written by the router: the VM is to be put back as soon as the guest sleeps.
+    pub request: OwnedFd,
+    /// Written when it has been; the rings are zeroes then, and the guest waits to be woken.
+    pub done: OwnedFd,
+}
+
+/// All that is said of a VM that is to be made.
+#[derive(Debug)]
+pub struct VmPlan {
+    /// What it is made of.
+    pub fds: VmDescriptors,
+    /// Most bytes of RAM.
+    pub ram: u64,
+    /// The encoded configuration.
+    pub config: Vec<u8>,
+    /// How it begins.
+    pub begin: Begin,
+    /// How it is put back; for one that begins with a template.
+    pub reset: Option<ResetDescriptors>,
 }
 
 /// A VM could not be made.
@@ -49,6 +85,12 @@ pub enum VmError {
     /// The kernel refused.
     #[error("{0} failed")]
     Kernel(&'static str, #[source] Errno),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Only a VM that began with a template can be put back to one.
+    #[error("a VM that boots has no template to be put back to")]
+    NoTemplate,
     /// No thread could be started.
     #[error("cannot start a thread for the virtual processor")]
     Thread(#[source] std::io::Error),
@@ -59,6 +101,10 @@ pub enum VmError {
 pub enum VmEvent {
     /// The guest's runtime wrote a line for the operator.
     Debug(String),
+    /// Its memory was written to the file for it, and has so many bytes.
+    Template(u64),
+    /// Its memory was not written.
+    NoTemplate(String),
     /// The VM ended by itself; why, for humans.
     Lost(String),
     /// The VM ended because [`Vm::stop`] was called.
@@ -90,65 +136,125 @@ pub struct Vm {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The numbers of the memory slots, in the order in which they are mapped.
+pub(crate) const RINGS_SLOT: u32 = 2;
+
+/// How the processor of every VM starts, but for where.
+pub(crate) const START: Start = Start {
+    entry: 0,
+    stack: layout::RAM + BOOT_STACK,
+    page_tables: layout::PML4,
+    gdt: layout::GDT,
+    idt: layout::IDT,
+    tss: layout::TSS,
+};
+
 impl Vm {
-    /// Makes a VM with `ram` bytes of RAM (whole pages) and starts it. `events` is called on the VM's thread;
+    /// Makes a VM as `plan` says and starts it. `events` is called on the VM's thread;
     /// [`VmEvent::Lost`] or [`VmEvent::Stopped`] comes exactly once, last.
     pub fn start(
-        image: &BootImage,
-        fds: VmDescriptors,
-        ram: u64,
-        config: &[u8],
+        factory: &Factory,
+        plan: VmPlan,
         events: impl Fn(VmEvent) + Send + 'static,
     ) -> Result<Vm, VmError> {
-        let ram = ram & !(layout::LARGE_PAGE - 1);
-        if !(layout::RAM_MIN..=layout::RAM_MAX).contains(&ram) {
-            return Err(VmError::RamSize(ram));
+        let limit = plan.ram & !(layout::LARGE_PAGE - 1);
+        if !(layout::RAM_MIN..=layout::RAM_MAX).contains(&limit) {
+            return Err(VmError::RamSize(limit));
         }
-        if config.len() as u64 > layout::CONFIG_MAX {
-            return Err(VmError::ConfigSize(config.len()));
+        if plan.config.len() as u64 > layout::CONFIG_MAX {
+            return Err(VmError::ConfigSize(plan.config.len()));
         }
-        let artifact_len = size(&fds.artifact)?;
+        let artifact_len = size(&plan.fds.artifact)?;
         if !(1..=layout::ARTIFACT_MAX).contains(&artifact_len) {
             return Err(VmError::ArtifactSize(artifact_len));
         }
-        if size(&fds.rings)? != layout::RINGS_LEN {
+        if size(&plan.fds.rings)? != layout::RINGS_LEN {
             return Err(VmError::Rings);
         }
+        let image = Arc::clone(&factory.image);
+        let (exposed, prefix) = match &plan.begin {
+            Begin::Boot(_) => (layout::RAM_FIRST, None),
+            // A template of a deployment with more memory does not fit into less.
+            Begin::Template(t) if t.exposed > limit => return Err(VmError::RamSize(limit)),
+            Begin::Template(t) => (t.exposed, t.prefix()?),
+        };
         let system = image.fd().map_err(|e| VmError::Kernel("dup", e))?;
-        let machine = Machine::new(vec![
+        let blank = factory.blank()?;
+        let fresh = match plan.reset {
+            Some(_) => Some(factory.fresh(&blank)?),
+            None => None,
+        };
+        let (machine, mut vcpu) = blank.map(vec![
             Slot::private(0, layout::SYSTEM_LEN, system),
             Slot::read_only(
                 layout::ARTIFACT,
                 artifact_len.next_multiple_of(layout::PAGE),
-                fds.artifact,
+                plan.fds.artifact,
             ),
-            Slot::shared(layout::RINGS, layout::RINGS_LEN, fds.rings),
-            Slot::anonymous(layout::RAM, ram),
+            Slot::shared(layout::RINGS, layout::RINGS_LEN, plan.fds.rings),
+            Slot::anonymous(layout::RAM, limit, exposed, prefix),
         ])?;
-        machine.doorbell(sandbox_abi::port::DOORBELL, fds.doorbell)?;
-        let mut vcpu = machine.vcpu()?;
+        machine.doorbell(sandbox_abi::port::DOORBELL, plan.fds.doorbell)?;
         let memory = machine.memory().clone();
-        write_boot(&memory, image, ram, artifact_len, config, vcpu.tsc_khz()?)?;
-        vcpu.start(&Start {
-            entry: image.entry,
-            stack: layout::RAM + BOOT_STACK,
-            page_tables: layout::PML4,
-            gdt: layout::GDT,
-            idt: layout::IDT,
-            tss: layout::TSS,
-        })?;
+        let boot = Boot {
+            ram: exposed,
+            limit,
+            artifact: artifact_len,
+            config: &plan.config,
+            tsc_khz: vcpu.tsc_khz()?,
+        };
+        let (mut save, mut reset) = (None, None);
+        let parked = matches!(plan.begin, Begin::Template(_));
+        match plan.begin {
+            Begin::Boot(file) => {
+                if plan.reset.is_some() {
+                    return Err(VmError::NoTemplate);
+                }
+                write_tables(&memory, &image, exposed)?;
+                write_boot(&memory, &image, &boot)?;
+                vcpu.start(&Start {
+                    entry: image.entry,
+                    ..START
+                })?;
+                save = file.map(|file| (file, Arc::clone(&image)));
+            }
+            Begin::Template(template) => {
+                template.apply(&memory)?;
+                write_boot(&memory, &image, &boot)?;
+                crate::reset::start(&machine, &mut vcpu)?;
+                if let (Some(fds), Some(fresh)) = (plan.reset, fresh) {
+                    let tsc_khz = boot.tsc_khz;
+                    let origin = Origin {
+                        image,
+                        template,
+                        config: plan.config,
+                        limit,
+                        tsc_khz,
+                        artifact_len,
+                        fresh,
+                    };
+                    reset = Some((fds, origin));
+                }
+            }
+        }
         kick::prepare();
         let shared = Arc::new(Shared::default());
         let mut processor = Processor {
+            parked,
             machine,
             vcpu,
-            wake: fds.wake,
+            wake: plan.fds.wake,
             shared: Arc::clone(&shared),
             debug_lines: 0,
             last_line: String::new(),
+            exposed,
+            limit,
+            save,
+            reset,
         };
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
+            .stack_size(VCPU_STACK)
             .spawn(move || {
                 let last = processor.run(&events);
                 drop(processor);
@@ -215,32 +321,40 @@ impl Drop for Vm {
 
 /// Bytes of RAM at its start that are the guest's first stack.
 const BOOT_STACK: u64 = 1 << 20;
+/// Bytes of the stack of a virtual processor's thread.
+const VCPU_STACK: usize = 128 << 10;
 
 fn size(fd: &OwnedFd) -> Result<u64, VmError> {
     let stat = rustix::fs::fstat(fd).map_err(|e| VmError::Kernel("fstat", e))?;
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-fn write_boot(
-    memory: &GuestMemory,
-    image: &BootImage,
-    ram: u64,
-    artifact: u64,
-    config: &[u8],
-    tsc_khz: u32,
-) -> Result<(), VmError> {
+/// What the boot page and the configuration's pages say.
+pub(crate) struct Boot<'a> {
+    pub(crate) ram: u64,
+    pub(crate) limit: u64,
+    pub(crate) artifact: u64,
+    pub(crate) config: &'a [u8],
+    pub(crate) tsc_khz: u32,
+}
+
+fn write_tables(memory: &GuestMemory, image: &BootImage, ram: u64) -> Result<(), VmError> {
     let mut failed = Ok(());
     tables::write(&image.stretches, ram, |address, entry| {
         if failed.is_ok() {
             failed = memory.write_u64(address, entry);
         }
     });
-    failed?;
-    let mut seed = [0; 32];
-    let got = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
-    got.map_err(|e| VmError::Kernel("getrandom", e))?;
-    memory.write(layout::BOOT + field::SEED, &seed)?;
-    memory.write(layout::CONFIG, config)?;
+    Ok(failed?)
+}
+
+/// Writes what each VM has of its own: a seed, the clock, sizes, the configuration.
+pub(crate) fn write_boot(
+    memory: &GuestMemory,
+    image: &BootImage,
+    boot: &Boot<'_>,
+) -> Result<(), VmError> {
+    memory.write(layout::CONFIG, boot.config)?;
     let text_end = image
         .stretches
         .iter()
@@ -249,15 +363,25 @@ fn write_boot(
         .max();
     for (offset, value) in [
         (field::VERSION, sandbox_abi::VERSION),
-        (field::ARTIFACT_LEN, artifact),
-        (field::CONFIG_LEN, config.len() as u64),
-        (field::RAM_LEN, ram),
-        (field::TSC_KHZ, u64::from(tsc_khz)),
-        (field::WALL_NS, crate::run::wall_ns()),
+        (field::ARTIFACT_LEN, boot.artifact),
+        (field::CONFIG_LEN, boot.config.len() as u64),
+        (field::RAM_LEN, boot.ram),
+        (field::RAM_LIMIT, boot.limit),
+        (field::TSC_KHZ, u64::from(boot.tsc_khz)),
         (field::RUNTIME_END, image.end),
         (field::TEXT_END, text_end.unwrap_or(layout::RUNTIME)),
     ] {
         memory.write_u64(layout::BOOT + offset, value)?;
     }
+    write_seed(memory)
+}
+
+/// Writes randomness and the time of day: no two VMs that begin with one template may share them.
+pub(crate) fn write_seed(memory: &GuestMemory) -> Result<(), VmError> {
+    let mut seed = [0; 32];
+    let got = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    got.map_err(|e| VmError::Kernel("getrandom", e))?;
+    memory.write(layout::BOOT + field::SEED, &seed)?;
+    memory.write_u64(layout::BOOT + field::WALL_NS, crate::run::wall_ns())?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Commands in, events out.
 
-use sandbox_channel::{Command, Event, ReceiveError, Socket, VmId, VmStats};
-use sandbox_vmm::{BootImage, Vm, VmDescriptors, VmEvent, Watch};
+use sandbox_channel::{Begin, Command, Event, ReceiveError, Socket, VmId, VmStats};
+use sandbox_vmm::template::TemplateError;
+use sandbox_vmm::{Factory, ResetDescriptors, Template, Vm, VmDescriptors, VmEvent, VmPlan, Watch};
 use std::collections::HashMap;
 use std::error::Error;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,7 @@ impl Events {
 }
 
 struct Worker {
-    image: BootImage,
+    factory: Factory,
     watch: Watch,
     events: Events,
     vms: HashMap<VmId, Arc<Vm>>,
@@ -30,11 +31,12 @@ struct Worker {
 pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
     let events = Events(Arc::new(Mutex::new(socket.try_clone()?)));
     let mut worker = Worker {
-        image: BootImage::new(sandbox_vmm::GUEST)?,
+        factory: Factory::new(sandbox_vmm::GUEST)?,
         watch: Watch::start()?,
         events,
         vms: HashMap::new(),
     };
+    worker.factory.stock();
     loop {
         let (command, fds) = match socket.receive::<Command>() {
             Ok(received) => received,
@@ -44,26 +46,58 @@ pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
         // What a lost VM still held goes here, at the latest when the daemon asks for another one.
         worker.vms.retain(|_, vm| !vm.is_over());
         match command {
-            Command::CreateVm { vm, memory, config } => worker.create(vm, memory, &config, fds),
+            Command::CreateVm {
+                vm,
+                memory,
+                config,
+                begin,
+                reset,
+            } => {
+                worker.create(vm, memory, config, begin, reset, fds);
+                worker.factory.stock();
+            }
             Command::StopVm { vm } => worker.stop(vm),
             Command::Stats => worker.stats(),
         }
     }
 }
 
+/// Why no VM was made.
+enum NotMade {
+    Template(TemplateError),
+    Other(Box<dyn Error>),
+}
+
+impl<E: Error + 'static> From<E> for NotMade {
+    fn from(e: E) -> Self {
+        NotMade::Other(e.into())
+    }
+}
+
 impl Worker {
-    fn create(&mut self, id: VmId, memory: u64, config: &[u8], fds: Vec<OwnedFd>) {
+    fn create(
+        &mut self,
+        id: VmId,
+        ram: u64,
+        config: Vec<u8>,
+        begin: Begin,
+        reset: bool,
+        fds: Vec<OwnedFd>,
+    ) {
         let since = Instant::now();
         let events = self.events.clone();
         let report = move |event| {
             events.send(&match event {
                 VmEvent::Debug(line) => Event::Debug { vm: id, line },
+                VmEvent::Template(bytes) => Event::Saved { vm: id, bytes },
+                VmEvent::NoTemplate(reason) => Event::NotSaved { vm: id, reason },
                 VmEvent::Lost(reason) => Event::Lost { vm: id, reason },
                 VmEvent::Stopped => Event::Stopped { vm: id },
             });
         };
-        let made = descriptors(fds)
-            .and_then(|fds| Ok(Vm::start(&self.image, fds, memory, config, report)?));
+        let made = self
+            .plan(ram, config, begin, reset, fds)
+            .and_then(|plan| Ok(Vm::start(&self.factory, plan, report)?));
         match made {
             Ok(vm) => {
                 let vm = Arc::new(vm);
@@ -72,7 +106,11 @@ impl Worker {
                 let setup_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.events.send(&Event::Started { vm: id, setup_us });
             }
-            Err(e) => {
+            Err(NotMade::Template(e)) => {
+                let reason = e.to_string();
+                self.events.send(&Event::BadTemplate { vm: id, reason });
+            }
+            Err(NotMade::Other(e)) => {
                 let reason = match e.source() {
                     Some(cause) => format!("{e}: {cause}"),
                     None => e.to_string(),
@@ -80,6 +118,51 @@ impl Worker {
                 self.events.send(&Event::NotStarted { vm: id, reason });
             }
         }
+    }
+
+    /// What a command says, with its descriptors where they belong.
+    fn plan(
+        &self,
+        ram: u64,
+        config: Vec<u8>,
+        begin: Begin,
+        reset: bool,
+        fds: Vec<OwnedFd>,
+    ) -> Result<VmPlan, NotMade> {
+        let got = fds.len();
+        let mut fds = fds.into_iter();
+        let mut next = || {
+            let missing = || NotMade::Other(format!("{got} descriptors are too few").into());
+            fds.next().ok_or_else(missing)
+        };
+        let descriptors = VmDescriptors {
+            artifact: next()?,
+            rings: next()?,
+            wake: next()?,
+            doorbell: next()?,
+        };
+        let begin = match begin {
+            Begin::Boot => sandbox_vmm::Begin::Boot(None),
+            Begin::BootAndSave => sandbox_vmm::Begin::Boot(Some(next()?)),
+            Begin::Template => {
+                let template = Template::open(next()?, self.factory.image());
+                sandbox_vmm::Begin::Template(Arc::new(template.map_err(NotMade::Template)?))
+            }
+        };
+        let reset = match reset {
+            true => Some(ResetDescriptors {
+                request: next()?,
+                done: next()?,
+            }),
+            false => None,
+        };
+        Ok(VmPlan {
+            fds: descriptors,
+            ram,
+            config,
+            begin,
+            reset,
+        })
     }
 
     /// Ends a VM. One that is unknown has been lost before, and was reported.
@@ -98,15 +181,4 @@ impl Worker {
         });
         self.events.send(&Event::Stats { vms: vms.collect() });
     }
-}
-
-fn descriptors(fds: Vec<OwnedFd>) -> Result<VmDescriptors, Box<dyn Error>> {
-    let [artifact, rings, wake, doorbell] = <[OwnedFd; 4]>::try_from(fds)
-        .map_err(|fds| format!("a VM is made of four descriptors, not {}", fds.len()))?;
-    Ok(VmDescriptors {
-        artifact,
-        rings,
-        wake,
-        doorbell,
-    })
 }

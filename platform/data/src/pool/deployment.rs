@@ -262,6 +262,8 @@ impl Deployment {
             vm: id,
             memory: self.target.limits.vm_memory_bytes,
             config: encode(&self.target),
+            begin: sandbox_channel::Begin::Boot,
+            reset: false,
         };
         let fds = [artifact.as_fd(), memory.as_fd(), wake.as_fd(), bell.as_fd()];
         let guard = LoseOnDrop(Arc::clone(&link));
@@ -363,7 +365,7 @@ fn encode(target: &Target) -> Vec<u8> {
         scratch_bytes: limits.scratch_bytes,
     };
     let mut bytes = Vec::new();
-    config::Config::write(&mut bytes, &limits, target.env.iter());
+    config::Config::write(&mut bytes, &limits, config::Reuse::Never, target.env.iter());
     bytes
 }
 

@@ -273,6 +273,7 @@ impl Process {
                     vm.link.note(&line);
                 }
             }
+            Event::Saved { .. } | Event::NotSaved { .. } | Event::BadTemplate { .. } => {}
             Event::Stats { vms } => {
                 *lock(&self.stats) = vms;
                 self.stats_came.notify_waiters();

@@ -13,8 +13,12 @@ use sandbox_abi::layout::{PAGE, RAM};
 pub struct Frame(pub u64);
 
 struct Frames {
+    /// First page that was never taken.
     next: u64,
+    /// End of the RAM that is there.
     end: u64,
+    /// End of the RAM that there may be.
+    limit: u64,
     /// First of the free frames; each holds the address of the next.
     free: u64,
     count: u64,
@@ -23,12 +27,17 @@ struct Frames {
 static FRAMES: Local<Frames> = Local::new(Frames {
     next: 0,
     end: 0,
+    limit: 0,
     free: 0,
     count: 0,
 });
 
 /// Frames that only the runtime may have: a wasm program that eats all memory must not take the runtime down.
 const RESERVE: u64 = 512;
+/// Pages that are left for page tables when more RAM has to be mapped.
+const RESERVE_TABLES: u64 = 4;
+/// Most bytes that are asked for beyond what is needed.
+const MOST_MORE: u64 = 256 << 20;
 /// Bytes at the start of RAM that are the scheduler's stack.
 const FIRST_STACK: u64 = 1 << 20;
 
@@ -38,11 +47,38 @@ pub fn init() {
         f.next = RAM + FIRST_STACK;
         f.end = RAM + boot::get(field::RAM_LEN);
     });
+    set_limit();
+}
+
+/// How much RAM there may be is a matter of the deployment, and not of the template.
+pub fn set_limit() {
+    FRAMES.with(|f| f.limit = RAM + boot::get(field::RAM_LIMIT));
 }
 
 /// Frames that are left.
 pub fn left() -> u64 {
-    FRAMES.with(|f| f.count + (f.end - f.next) / PAGE)
+    FRAMES.with(|f| f.count + f.limit.saturating_sub(f.next) / PAGE)
+}
+
+/// Sees to it that `pages` pages behind those that were taken are there, as far as the limit allows.
+fn provide(pages: u64) {
+    let want = FRAMES.with(|f| {
+        let need = f.next + (pages + RESERVE_TABLES) * PAGE;
+        // As much as there is, again: the VMM is asked a few times in a VM's life.
+        let more = need.max(f.end + (f.end - RAM).min(MOST_MORE)).min(f.limit);
+        (need > f.end && f.end < f.limit).then_some(more)
+    });
+    let Some(want) = want else { return };
+    crate::kernel::port::grow(want - RAM);
+    let end = RAM + boot::get(field::RAM_LEN);
+    let start = FRAMES.with(|f| {
+        let start = f.end;
+        f.end = end.max(start);
+        start
+    });
+    if crate::kernel::paging::map_ram(start, end).is_err() {
+        FRAMES.with(|f| f.end = start);
+    }
 }
 
 /// Whom a page is for.
@@ -58,6 +94,9 @@ pub enum Purpose {
 pub fn take(purpose: Purpose, zeroed: bool) -> Option<Frame> {
     if purpose == Purpose::Wasm && left() <= RESERVE {
         return None;
+    }
+    if FRAMES.with(|f| f.free == 0) {
+        provide(1);
     }
     let (frame, dirty) = FRAMES.with(|f| {
         if f.free != 0 {
@@ -86,6 +125,7 @@ pub fn take_system() -> Option<Frame> {
 
 /// `n` adjacent zeroed pages for the heap. Never given back.
 pub fn take_adjacent(n: u64) -> Option<Frame> {
+    provide(n);
     FRAMES.with(|f| {
         let start = f.next;
         let end = start.checked_add(n * PAGE)?;

@@ -29,6 +29,12 @@ pub fn init() {
         fatal_memory();
     }
     space::init();
+    resume();
+}
+
+/// Starts what is of this VM and not of its template: clocks, randomness, rings, the limit of RAM.
+pub fn resume() {
+    frames::set_limit();
     time::init();
     random::init();
     rings::init();

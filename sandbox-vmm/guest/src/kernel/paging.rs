@@ -106,16 +106,8 @@ pub fn update(start: u64, end: u64, mut f: impl FnMut(u64, u64) -> u64) -> Resul
     Ok(())
 }
 
-/// Maps what the VMM left: RAM beyond the first GiB, the rings, the artifact (read-only, not executable).
+/// Maps what the VMM left: the rings, and the artifact (read-only, not executable).
 pub fn init() -> Result<(), NoTables> {
-    let ram = crate::kernel::boot::get(field::RAM_LEN);
-    let mut va = layout::RAM + (1 << 30);
-    while va < layout::RAM + ram {
-        let at = walk(va, &[39, 30], 21)?;
-        // SAFETY: `at` lies in a table of ours.
-        unsafe { at.write_volatile(va | PRESENT | WRITE | LARGE | NO_EXECUTE) };
-        va += LARGE_PAGE;
-    }
     update(layout::RINGS, layout::RINGS + layout::RINGS_LEN, |va, _| {
         va | PRESENT | WRITE | NO_EXECUTE
     })?;
@@ -123,6 +115,18 @@ pub fn init() -> Result<(), NoTables> {
     update(layout::ARTIFACT, layout::ARTIFACT + artifact, |va, _| {
         va | PRESENT | NO_EXECUTE
     })
+}
+
+/// Maps RAM from `start` to `end`, one to one; both are multiples of a large page.
+pub fn map_ram(start: u64, end: u64) -> Result<(), NoTables> {
+    let mut va = start;
+    while va < end {
+        let at = walk(va, &[39, 30], 21)?;
+        // SAFETY: `at` lies in a table of ours.
+        unsafe { at.write_volatile(va | PRESENT | WRITE | LARGE | NO_EXECUTE) };
+        va += LARGE_PAGE;
+    }
+    Ok(())
 }
 
 /// Forgets all cached translations.

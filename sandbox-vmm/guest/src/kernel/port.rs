@@ -1,7 +1,7 @@
 //! Calls to the VMM.
 
 use crate::kernel::boot;
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use sandbox_abi::boot::field;
 use sandbox_abi::port;
 
@@ -31,6 +31,48 @@ pub fn clock() {
 /// Has the processor forget all translations.
 pub fn flush() {
     out!(port::FLUSH);
+}
+
+/// Has the VMM make RAM of at least `len` bytes, as far as the limit allows.
+pub fn grow(len: u64) {
+    boot::set(field::ARG0, len);
+    out!(port::GROW);
+}
+
+/// Tells the VMM that the memory may be kept as a template. Comes back in this VM, and in each one that begins with it.
+pub fn template() {
+    // SAFETY: an `out` of ring 3, which the VMM answers.
+    unsafe { save_and_tell() }
+}
+
+/// A VM that begins behind the `out` has none of the registers: those that a call keeps are on the stack, whose pointer is
+/// in the boot page.
+#[unsafe(naked)]
+unsafe extern "C" fn save_and_tell() {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "lea rax, [rip + 2f]",
+        "mov [{entry}], rax",
+        "mov [{stack}], rsp",
+        "out {port}, al",
+        "2:",
+        "cld",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+        entry = const sandbox_abi::layout::BOOT + field::RESUME_ENTRY,
+        stack = const sandbox_abi::layout::BOOT + field::RESUME_STACK,
+        port = const port::TEMPLATE,
+    )
 }
 
 /// A line for the operator. The text must lie in directly mapped memory, as all of the guest's own does.

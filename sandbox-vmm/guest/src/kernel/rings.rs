@@ -45,17 +45,21 @@ static BUFFER: Local<Option<Box<[u8]>>> = Local::new(None);
 /// How long a doorbell waits for more records to share it.
 const DOORBELL_DELAY_NS: u64 = 20_000;
 
-/// Takes the guest's ends.
+/// Takes the guest's ends of fresh rings.
 pub fn init() {
     RINGS_STATE.with(|r| {
-        *r = Some(Rings {
+        let mut rings = Rings {
             from_host: Consumer::new(Ring { second: false }),
             to_host: Producer::new(Ring { second: true }),
             waiting: Vec::new(),
             doorbell_due: None,
-        });
+        };
+        rings.from_host.awake();
+        *r = Some(rings);
     });
-    BUFFER.with(|b| *b = Some(alloc::vec![0; MAX_PAYLOAD].into_boxed_slice()));
+    BUFFER.with(|b| {
+        b.get_or_insert_with(|| alloc::vec![0; MAX_PAYLOAD].into_boxed_slice());
+    });
 }
 
 fn with<R>(f: impl FnOnce(&mut Rings) -> R) -> R {

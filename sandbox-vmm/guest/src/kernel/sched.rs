@@ -7,11 +7,13 @@
 use crate::kernel::cell::Local;
 use crate::kernel::stack::Stack;
 use crate::kernel::{arena, boot, heap, rings, time};
+use crate::settings;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use sandbox_abi::boot::field;
+use sandbox_abi::config::Reuse;
 
 /// A thread. Never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,14 +372,20 @@ pub fn run(
 }
 
 fn idle(next: Option<u64>) {
-    let until = time::monotonic_ns() + SPIN_NS.min(next.unwrap_or(u64::MAX));
+    // A VM that is put back after its requests is waited for; the others may have their next request at any moment.
+    let spin = if settings::current().reuse == Reuse::Vm {
+        0
+    } else {
+        SPIN_NS
+    };
+    let until = time::monotonic_ns() + spin.min(next.unwrap_or(u64::MAX));
     while time::monotonic_ns() < until {
         if rings::ready() {
             return;
         }
         core::hint::spin_loop();
     }
-    let ns = next.map_or(u64::MAX, |n| n.saturating_sub(SPIN_NS));
+    let ns = next.map_or(u64::MAX, |n| n.saturating_sub(spin));
     if ns > 0 {
         rings::sleep(ns);
     }

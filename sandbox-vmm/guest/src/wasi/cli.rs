@@ -28,6 +28,7 @@ impl core::error::Error for Exit {}
 
 impl environment::Host for State {
     fn get_environment(&mut self) -> Result<Vec<(String, String)>> {
+        self.worldly();
         Ok(self
             .settings
             .env

@@ -18,7 +18,7 @@ use sandbox_abi::{layout, port};
 use sandbox_ring::host::{HostRing, RingMemory};
 use sandbox_ring::{Consumer, Producer};
 use sandbox_vmm::watch::TICK;
-use sandbox_vmm::{BootImage, Vm, VmDescriptors, VmEvent, Watch};
+use sandbox_vmm::{Begin, Factory, Vm, VmDescriptors, VmEvent, VmPlan, Watch};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
@@ -37,7 +37,8 @@ struct Running {
 fn start(program: &Program) -> Running {
     static WATCH: OnceLock<Watch> = OnceLock::new();
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let image = BootImage::new(&program.elf()).expect("an image");
+    let factory =
+        Factory::new(&program.elf()).expect("is /dev/kvm there, and may this user open it?");
     let artifact =
         rustix::fs::memfd_create("artifact", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     rustix::fs::ftruncate(&artifact, layout::PAGE).expect("ftruncate");
@@ -51,7 +52,14 @@ fn start(program: &Program) -> Running {
         doorbell: doorbell.try_clone().expect("dup"),
     };
     let (send, events) = channel();
-    let vm = Vm::start(&image, fds, layout::RAM_MIN, &[], move |event| {
+    let plan = VmPlan {
+        fds,
+        ram: layout::RAM_MIN,
+        config: Vec::new(),
+        begin: Begin::Boot(None),
+        reset: None,
+    };
+    let vm = Vm::start(&factory, plan, move |event| {
         // The test may have ended.
         let _ = send.send(event);
     });
@@ -74,7 +82,7 @@ impl Running {
         let mut before = 0;
         loop {
             match self.events.recv_timeout(PATIENCE).expect("the VM ends") {
-                VmEvent::Debug(_) => before += 1,
+                VmEvent::Debug(_) | VmEvent::Template(_) | VmEvent::NoTemplate(_) => before += 1,
                 last => return (before, last),
             }
         }
@@ -317,7 +325,7 @@ fn a_guest_sees_nothing_of_the_host_in_fresh_memory() {
     let boot = (layout::BOOT + field::ARG0) as u32;
     let mut program = Program::new()
         .rdi(layout::RAM)
-        .rcx(layout::RAM_MIN / 8)
+        .rcx(layout::RAM_FIRST / 8)
         .rax(0);
     program = program.scan_while_zero().store_rcx(boot).out(port::FATAL);
     let reason = start(&program).lost();

@@ -1,0 +1,79 @@
+//! What all VMs of a process are made from: the host's KVM, the boot image, and a few machines that were made ahead.
+
+use crate::image::{BootImage, ImageError};
+use sandbox_kvm::{Blank, Fresh, Host, KvmError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Machines that are kept ready.
+const READY: usize = 2;
+
+/// The factory.
+#[derive(Debug)]
+pub struct Factory {
+    host: Host,
+    pub(crate) image: Arc<BootImage>,
+    ready: Mutex<Vec<Blank>>,
+    fresh: OnceLock<Arc<Fresh>>,
+}
+
+/// A factory could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FactoryError {
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The boot image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// What the kernel knows of this process's pages.
+    #[error("cannot open /proc/self/pagemap")]
+    Proc(#[source] std::io::Error),
+}
+
+impl Factory {
+    /// Opens the host's KVM and lays out the guest runtime `elf` ([`crate::GUEST`], or another in tests).
+    pub fn new(elf: &[u8]) -> Result<Self, FactoryError> {
+        sandbox_kvm::prepare().map_err(FactoryError::Proc)?;
+        Ok(Factory {
+            host: Host::open()?,
+            image: Arc::new(BootImage::new(elf)?),
+            ready: Mutex::default(),
+            fresh: OnceLock::new(),
+        })
+    }
+
+    /// The boot image.
+    pub fn image(&self) -> &BootImage {
+        &self.image
+    }
+
+    /// Makes machines until enough are ready. To be called when there is time.
+    pub fn stock(&self) {
+        let lock = || self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        while lock().len() < READY {
+            match self.host.blank() {
+                Ok(blank) => lock().push(blank),
+                // Whoever needs one next finds out why.
+                Err(_) => return,
+            }
+        }
+    }
+
+    pub(crate) fn blank(&self) -> Result<Blank, KvmError> {
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        ready.map_or_else(|| self.host.blank(), Ok)
+    }
+
+    /// What a processor that has not run holds, the same for all.
+    pub(crate) fn fresh(&self, blank: &Blank) -> Result<Arc<Fresh>, KvmError> {
+        if let Some(fresh) = self.fresh.get() {
+            return Ok(Arc::clone(fresh));
+        }
+        let fresh = Arc::new(self.host.fresh(blank)?);
+        Ok(Arc::clone(self.fresh.get_or_init(|| fresh)))
+    }
+}
