@@ -11,7 +11,7 @@
 //! | `GET`, `DELETE /v1/tenants/{tenant}/apps/{app}` | one app |
 //! | `GET`, `POST /v1/tenants/{tenant}/apps/{app}/deployments` | its deployments; a new one |
 //! | `GET /v1/tenants/{tenant}/apps/{app}/deployments/{deployment}` | one of them |
-//! | `GET /v1/tenants/{tenant}/apps/{app}/logs` | what it wrote: `?tail=N`, `?follow=true` |
+//! | `GET /v1/tenants/{tenant}/apps/{app}/logs` | what it wrote: see [`platform_model::LogQuery`] |
 //!
 //! Errors are RFC 9457 problems with the codes of [`crate::problem`]; every answer has an `x-request-id`.
 

@@ -1,92 +1,66 @@
-//! What components write: taken without waiting, stored by one thread, read back and followed.
+//! What components write, and the requests that they answer: taken without waiting, stored by one thread, read back
+//! and followed.
 //!
 //! ```text
-//! data plane --write--> bounded queue --> thread: splits lines, limits floods --> DIR/logs/TENANT/APP/current.ndjson
-//!                                                                            \--> followers (broadcast)
+//! data plane --write--> bounded queue --> thread: splits lines --> DIR/logs/TENANT/APP/current.ndjson
+//!             |                               |                                       access.ndjson
+//!             budgets of the apps             \--> followers, each with a bounded queue
 //! ```
 //!
-//! Each app has two files of at most `file::CAP` bytes: when `current` is full it becomes `previous`. What does not
-//! fit the queue, or is more than an app may write in a second, is dropped, and a line of the node says how much.
+//! Each app has two rings, for output and for requests, of two files of at most `file::CAP` bytes each: when the
+//! current one is full it becomes the previous one. What does not fit the queue, or is more than an app may write in a
+//! second, is dropped, and a line of the node says how much.
+//!
+//! | module | what |
+//! |---|---|
+//! | `queue`, `budget` | what waits for the thread, and how much an app may have there |
+//! | `writer`, `lines`, `file` | the thread, lines from pieces, the rings |
+//! | `history`, `filter` | reading back what is wanted |
+//! | `follow` | what is written from now on |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use platform_data::{LogRecord, LogSink};
-use platform_model::{AppName, DeploymentId, LogStream, TenantName};
-use tokio::sync::oneshot;
+use platform_data::{AccessRecord, LogRecord, LogSink};
+use platform_model::{AppName, TenantName};
+use tokio::sync::{Semaphore, oneshot};
 
 mod budget;
 mod file;
+mod filter;
+mod follow;
+mod history;
 mod lines;
-mod read;
+mod queue;
+mod readers;
 mod writer;
 
-pub use read::{Follower, History};
+pub use filter::{Filter, FilterError};
+pub use follow::Follower;
+pub use history::History;
+pub use readers::{Reader, ReadersError};
 
-/// Records that may wait for the thread.
-const QUEUE_RECORDS: usize = 4096;
+use queue::{Message, Queue};
+use readers::Readers;
 
-/// Bytes that may wait for the thread.
-const QUEUE_BYTES: usize = 16 << 20;
-
-/// What a record takes beside its bytes, roughly.
-const OVERHEAD: usize = 128;
+/// Histories that are read at the same time.
+const SCANS: usize = 4;
 
 /// Names an app's log.
 type LogKey = (TenantName, AppName);
-
-/// A record that waits for the thread.
-#[derive(Debug)]
-struct Record {
-    key: LogKey,
-    deployment: DeploymentId,
-    request: Option<Box<str>>,
-    stream: LogStream,
-    bytes: Box<[u8]>,
-}
-
-/// What the thread is asked.
-#[derive(Debug)]
-enum Message {
-    /// Store it.
-    Record(Record),
-    /// Open an app's log for reading, from now on in the order of writing.
-    Open {
-        key: LogKey,
-        follow: bool,
-        reply: oneshot::Sender<io::Result<(History, Option<Follower>)>>,
-    },
-    /// Forget an app's log.
-    Delete {
-        key: LogKey,
-        reply: oneshot::Sender<()>,
-    },
-    /// Store what is left and end.
-    Stop,
-}
-
-/// What the callers and the thread share.
-#[derive(Debug, Default)]
-struct Shared {
-    /// Bytes in the queue.
-    queued: AtomicUsize,
-    /// Bytes that the queue had no room for.
-    overflow: Mutex<HashMap<LogKey, (DeploymentId, u64)>>,
-}
 
 /// The logs of all apps. Clones are the same ones.
 #[derive(Debug, Clone)]
 pub struct Logs {
     folder: PathBuf,
-    sender: SyncSender<Message>,
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    readers: Arc<Readers>,
+    scans: Arc<Semaphore>,
 }
 
 impl Logs {
@@ -95,21 +69,30 @@ impl Logs {
     /// # Errors
     /// When no thread can be made.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE_RECORDS);
-        let shared = Arc::new(Shared::default());
-        let writer = writer::Writer::new(folder.clone(), Arc::clone(&shared));
+        let queue = Arc::new(Queue::default());
+        let writer = writer::Writer::new(folder.clone(), Arc::clone(&queue));
         let thread = Builder::new()
             .name("logs".to_owned())
-            .spawn(move || writer.run(&receiver))?;
+            .spawn(move || writer.run())?;
         Ok(Self {
             folder,
-            sender,
-            shared,
+            queue,
             thread: Arc::new(Mutex::new(Some(thread))),
+            readers: Arc::default(),
+            scans: Arc::new(Semaphore::new(SCANS)),
         })
     }
 
-    /// Opens an app's log: what was written, and, to follow, what will be, without a gap between the two.
+    /// A place among those who read an app's log. Held as long as it is read.
+    ///
+    /// # Errors
+    /// When too many read already.
+    pub fn reader(&self, tenant: &TenantName, app: &AppName) -> Result<Reader, ReadersError> {
+        self.readers.enter((tenant.clone(), app.clone()))
+    }
+
+    /// Opens an app's log: of what was written the last `tail` lines that pass the filter, or all, and, to follow, what
+    /// will be, without a gap between the two.
     ///
     /// # Errors
     /// When it cannot be read, or the thread has ended.
@@ -117,19 +100,45 @@ impl Logs {
         &self,
         tenant: &TenantName,
         app: &AppName,
+        filter: Filter,
+        tail: Option<u64>,
         follow: bool,
     ) -> io::Result<(History, Option<Follower>)> {
         let key = (tenant.clone(), app.clone());
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Open { key, follow, reply }).await?;
+        let message = Message::Open {
+            key,
+            filter,
+            tail,
+            follow,
+            reply,
+        };
+        if !self.queue.send(message) {
+            return Err(ended());
+        }
         answer.await.map_err(|_| ended())?
+    }
+
+    /// The next piece of a history: see [`History::next_piece`]. Waits for its turn to read the disk.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn next_piece(&self, mut history: History) -> io::Result<Option<(Vec<u8>, History)>> {
+        // Never closed.
+        let turn = Arc::clone(&self.scans).acquire_owned().await;
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let piece = history.next_piece()?;
+            Ok(piece.map(|piece| (piece, history)))
+        });
+        read.await.map_err(io::Error::other)?
     }
 
     /// Forgets an app's log.
     pub async fn delete(&self, tenant: &TenantName, app: &AppName) {
         let key = (tenant.clone(), app.clone());
         let (reply, answer) = oneshot::channel();
-        if self.send(Message::Delete { key, reply }).await.is_ok() {
+        if self.queue.send(Message::Delete { key, reply }) {
             // Without an answer the node is going down, and the next start removes the log.
             let _ = answer.await;
         }
@@ -160,7 +169,7 @@ impl Logs {
 
     /// Stores what was taken until now, and ends the thread.
     pub async fn stop(&self) {
-        if self.send(Message::Stop).await.is_err() {
+        if !self.queue.send(Message::Stop) {
             return;
         }
         let thread = self
@@ -173,17 +182,6 @@ impl Logs {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
-
-    /// Sends what is not to be dropped; waits while the queue is full.
-    async fn send(&self, message: Message) -> io::Result<()> {
-        let sender = self.sender.clone();
-        let sent = tokio::task::spawn_blocking(move || sender.send(message).is_ok()).await;
-        if sent.unwrap_or(false) {
-            Ok(())
-        } else {
-            Err(ended())
-        }
-    }
 }
 
 fn ended() -> io::Error {
@@ -192,29 +190,11 @@ fn ended() -> io::Error {
 
 impl LogSink for Logs {
     fn write(&self, record: LogRecord<'_>) {
-        let size = record.bytes.len() + OVERHEAD;
-        let key = || (record.tenant.clone(), record.app.clone());
-        let queued = self.shared.queued.fetch_add(size, Ordering::Relaxed);
-        let taken = queued + size <= QUEUE_BYTES && {
-            let message = Message::Record(Record {
-                key: key(),
-                deployment: record.deployment,
-                request: record.request.map(Into::into),
-                stream: record.stream,
-                bytes: record.bytes.into(),
-            });
-            self.sender.try_send(message).is_ok()
-        };
-        if !taken {
-            self.shared.queued.fetch_sub(size, Ordering::Relaxed);
-            let mut overflow = self
-                .shared
-                .overflow
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let dropped = overflow.entry(key()).or_insert((record.deployment, 0));
-            *dropped = (record.deployment, dropped.1 + record.bytes.len() as u64);
-        }
+        self.queue.output(record);
+    }
+
+    fn access(&self, record: AccessRecord<'_>) {
+        self.queue.access(record);
     }
 }
 

@@ -85,6 +85,8 @@ codes! {
     VmUnavailable = SERVICE_UNAVAILABLE, "vm-unavailable", "No VM available";
     /// Somebody else changed the app.
     Conflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    /// As many read logs as can.
+    LogReaders = TOO_MANY_REQUESTS, "too-many-log-readers", "Too many log readers";
     /// No room on the disk.
     DiskFull = INSUFFICIENT_STORAGE, "disk-full", "Disk full";
     /// The store failed.

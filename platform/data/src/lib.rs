@@ -32,6 +32,6 @@ mod router;
 mod sync;
 mod target;
 
-pub use log_sink::{LogRecord, LogSink, NoLogs};
+pub use log_sink::{AccessRecord, LogRecord, LogSink, NoLogs};
 pub use plane::{DataConfig, DataPlane, DataStatus, StartError, WarmError, WarmReport};
 pub use target::{RouteTable, Target};

@@ -19,7 +19,7 @@
 //! | [`limits`] | what a request and a VM may use |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
 //! | [`status`] | what the node is doing: VMs and workers |
-//! | [`log`] | a line that a component wrote |
+//! | [`log`], [`log_query`] | a line of an app's log, and which lines are wanted |
 //! | [`problem`] | RFC 9457 errors |
 
 #![forbid(unsafe_code)]
@@ -30,6 +30,7 @@ pub mod digest;
 pub mod env;
 pub mod limits;
 pub mod log;
+pub mod log_query;
 pub mod name;
 pub mod problem;
 pub mod status;
@@ -39,7 +40,8 @@ pub use api::{App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health
 pub use digest::{Digest, DigestError};
 pub use env::{EnvError, EnvVar};
 pub use limits::{LimitError, Limits};
-pub use log::{LogLine, LogStream};
+pub use log::{Access, LogLine, LogStream};
+pub use log_query::{LogQuery, LogStreams, LogTime};
 pub use name::{AppName, DeploymentId, NameError, TenantName};
 pub use problem::Problem;
 pub use status::{Status, VmState, VmStatus, WorkerStatus};

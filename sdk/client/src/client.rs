@@ -4,15 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use platform_model::{
-    App, AppName, ComponentUpload, DeployRequest, Deployment, DeploymentId, Health, List, Status,
-    Tenant, TenantName,
+    App, AppName, ComponentUpload, DeployRequest, Deployment, DeploymentId, Health, List, LogQuery,
+    Status, Tenant, TenantName,
 };
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 
 use crate::ClientError;
-use crate::logs::{LogLines, LogQuery};
+use crate::logs::LogLines;
 use crate::timing::{self, Timing};
 use crate::transport::Transport;
 use crate::upload::{Progress, Source};
@@ -253,15 +253,16 @@ impl Client {
         self.get(&app).await
     }
 
-    /// What the components of an app wrote.
+    /// Lines of an app's log: those that meet all that the query gives. The node applies it, so what is not wanted is not
+    /// sent.
     ///
     /// # Errors
-    /// See [`ClientError`]; what happens later comes out of the stream.
+    /// See [`ClientError`]; what happens later comes out of the stream. Status 429 when too many read this log.
     pub async fn logs(
         &self,
         tenant: &TenantName,
         app: &AppName,
-        query: LogQuery,
+        query: &LogQuery,
     ) -> Result<LogLines, ClientError> {
         let segments = [
             "v1",
@@ -271,14 +272,7 @@ impl Client {
             app.as_str(),
             "logs",
         ];
-        let mut pairs = Vec::new();
-        if query.follow {
-            pairs.push("follow=true".to_owned());
-        }
-        if let Some(tail) = query.tail {
-            pairs.push(format!("tail={tail}"));
-        }
-        let request = self.transport.get_with_query(&segments, &pairs.join("&"));
+        let request = self.transport.get_with_query(&segments, &query.pairs());
         let response = self.transport.send(request).await?;
         Ok(LogLines::new(self.transport.clone(), response))
     }

@@ -28,6 +28,7 @@ pub mod upload;
 
 pub use client::{Client, Deployed};
 pub use error::ClientError;
-pub use logs::{LogLines, LogQuery};
+pub use logs::LogLines;
+pub use platform_model::LogQuery;
 pub use timing::Timing;
 pub use upload::Progress;

@@ -16,15 +16,6 @@ use crate::transport::Transport;
 /// which becomes six at worst.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// Which lines are wanted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogQuery {
-    /// Whether the stream goes on with lines that are written from now on. It has no end then.
-    pub follow: bool,
-    /// How many of the lines that are there, counted from the last. All that the node keeps, where it is left out.
-    pub tail: Option<u64>,
-}
-
 type Chunks = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// Lines of a log in the order in which they were written. Ends after the first error.

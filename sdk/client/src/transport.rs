@@ -56,10 +56,16 @@ impl Transport {
         self.authorized(self.http.request(method, self.resource(segments)), timeout)
     }
 
-    /// A request without end for the resource at `segments`, with a query.
-    pub(crate) fn get_with_query(&self, segments: &[&str], query: &str) -> RequestBuilder {
+    /// A request without end for the resource at `segments`, with a query of names and values.
+    pub(crate) fn get_with_query(
+        &self,
+        segments: &[&str],
+        query: &[(&'static str, String)],
+    ) -> RequestBuilder {
         let mut url = self.resource(segments);
-        url.set_query(Some(query).filter(|query| !query.is_empty()));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         self.authorized(self.http.get(url), None)
     }
 

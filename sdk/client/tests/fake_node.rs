@@ -340,6 +340,7 @@ fn line(text: &str) -> LogLine {
         request: None,
         stream: LogStream::Stdout,
         line: text.to_owned(),
+        access: None,
     }
 }
 
@@ -363,17 +364,19 @@ async fn log_lines_arrive_one_by_one() {
     let query = LogQuery {
         follow: true,
         tail: Some(5),
+        grep: Some("a&b +".to_owned()),
+        ..LogQuery::default()
     };
-    let mut lines = client.logs(&tenant(), &app(), query).await.unwrap();
+    let mut lines = client.logs(&tenant(), &app(), &query).await.unwrap();
     assert_eq!(
         lines.next().await.unwrap().unwrap(),
-        line("follow=true&tail=5")
+        line("tail=5&follow=true&grep=a%26b+%2B")
     );
     let error = lines.next().await.unwrap().unwrap_err();
     assert!(error.to_string().contains("missing field"), "{error}");
     assert!(lines.next().await.is_none(), "nothing comes after an error");
     let lines = client
-        .logs(&tenant(), &app(), LogQuery::default())
+        .logs(&tenant(), &app(), &LogQuery::default())
         .await
         .unwrap();
     let read: Vec<_> = lines.take(1).try_collect().await.unwrap();
@@ -401,9 +404,9 @@ async fn a_log_that_breaks_off_says_so() {
     let client = Client::new(&url, None).unwrap();
     let query = LogQuery {
         follow: true,
-        tail: None,
+        ..LogQuery::default()
     };
-    let mut lines = client.logs(&tenant(), &app(), query).await.unwrap();
+    let mut lines = client.logs(&tenant(), &app(), &query).await.unwrap();
     assert_eq!(lines.next().await.unwrap().unwrap(), line("last words"));
     was_read.send(()).unwrap();
     server.await.unwrap();

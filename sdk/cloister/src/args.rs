@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use platform_model::{AllowHost, AppName, EnvError, EnvVar, TenantName};
+use platform_model::{
+    AllowHost, AppName, DeploymentId, EnvError, EnvVar, LogStreams, LogTime, TenantName,
+};
 
 use crate::args::limits::LimitArgs;
 use crate::failure::exit;
@@ -66,7 +68,7 @@ pub(crate) enum Command {
     Apps(AppsArgs),
     /// List the deployments of an app
     Deployments(AppArgs),
-    /// Print what an app wrote to its standard output and error
+    /// Print what an app wrote to its standard output and error, and the requests that it answered
     Logs(LogsArgs),
     /// Delete an app with all its deployments
     Delete(AppArgs),
@@ -106,6 +108,9 @@ pub(crate) struct AppsArgs {
 
 /// `logs`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example: cloister logs shop --follow --since 10m --grep 'timeout|refused' --stream stderr,system"
+)]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     pub(crate) app: AppArgs,
@@ -115,7 +120,25 @@ pub(crate) struct LogsArgs {
     /// Only the last N of the lines that are there
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) tail: Option<u64>,
-    /// Print time, deployment and stream before each line
+    /// Only lines since a time of RFC 3339, or since 90s, 15m, 2h or 7d ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<LogTime>,
+    /// Only lines before a time, given in the same way
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<LogTime>,
+    /// Only lines in which this regular expression has a match
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
+    /// Only lines of one request: the x-request-id of its answer. All streams, unless told otherwise
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<String>,
+    /// Only lines of these streams: stdout, stderr, system, access [default: all but access]
+    #[arg(long, value_name = "STREAM[,STREAM]")]
+    pub(crate) stream: Option<LogStreams>,
+    /// Only lines of one deployment
+    #[arg(long, short, value_name = "N")]
+    pub(crate) deployment: Option<DeploymentId>,
+    /// Print time, deployment, stream and request before each line
     #[arg(long, short = 'T')]
     pub(crate) timestamps: bool,
 }
@@ -262,6 +285,8 @@ mod tests {
             ("cloister deploy x.wasm --app a --memory lots", "256MiB"),
             ("cloister logs", "APP"),
             ("cloister logs a --tail some", "some"),
+            ("cloister logs a --since yesterday", "15m"),
+            ("cloister logs a --stream out", "stderr"),
             ("cloister apps --color blue", "blue"),
             ("cloister quickstart --listen here", "here"),
         ] {

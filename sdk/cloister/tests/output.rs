@@ -322,7 +322,7 @@ fn logs_are_what_the_component_wrote() {
     let text = stdout(&node.run("logs shop --timestamps"));
     assert_eq!(
         text.lines().next(),
-        Some("2026-01-02T03:04:05Z #1 out  hello")
+        Some("2026-01-02T03:04:05Z #1 out  - hello")
     );
 }
 

@@ -1,6 +1,7 @@
 //! The log of an app: `application/x-ndjson`, one line a line.
 
-use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -8,25 +9,18 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
-use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
+use platform_model::LogQuery;
+use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::Api;
 use super::apps;
 use super::input::{OfApp, QueryOf};
-use crate::logs::Follower;
-use crate::problem::ApiError;
+use crate::logs::{Filter, Follower, History, Reader};
+use crate::problem::{ApiError, Code};
 
-/// `?tail=N&follow=true`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LogQuery {
-    /// How many of the last lines; all that are stored by default.
-    tail: Option<usize>,
-    /// Whether to go on with what is written from now on.
-    #[serde(default)]
-    follow: bool,
-}
+/// Time without a line after which a follower gets an empty one: so it is noticed when nobody listens any more.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// What an app wrote.
 pub(super) async fn read(
@@ -42,32 +36,73 @@ pub(super) async fn read(
     if known.is_none() {
         return Err(apps::unknown(&tenant, &app));
     }
-    let (history, follower) = api.engine.logs().read(&tenant, &app, query.follow).await?;
-    let tail = query.tail.unwrap_or(usize::MAX);
-    let lines = tokio::task::spawn_blocking(move || history.last_lines(tail)).await;
-    let lines = Bytes::from(lines.map_err(std::io::Error::other)??);
-    let body = match follower {
-        None => Body::from(lines),
-        Some(follower) => followed(lines, follower, api.stop.clone()),
+    let now = OffsetDateTime::now_utc();
+    let wrong =
+        |error: crate::logs::FilterError| ApiError::new(Code::QueryInvalid, error.to_string());
+    let filter = Filter::new(&query, now).map_err(wrong)?;
+    let logs = api.engine.logs();
+    let full =
+        |error: crate::logs::ReadersError| ApiError::new(Code::LogReaders, error.to_string());
+    let reader = logs.reader(&tenant, &app).map_err(full)?;
+    let until = filter.until().map(|until| {
+        let left = (until - now).try_into().unwrap_or(Duration::ZERO);
+        // A moment beyond all time is none.
+        Instant::now().checked_add(left)
+    });
+    let (history, follower) = logs
+        .read(&tenant, &app, filter, query.tail, query.follow)
+        .await?;
+    // Read now: where the disk fails that can still be said.
+    let history = logs.next_piece(history).await?;
+    let answer = Answer {
+        api: api.clone(),
+        history,
+        follower,
+        until: until.flatten(),
+        _reader: reader,
     };
+    let body = Body::from_stream(stream::unfold(answer, Answer::next));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// What was written, then what is, until the node stops.
-fn followed(lines: Bytes, follower: Follower, stop: CancellationToken) -> Body {
-    let first = (!lines.is_empty()).then_some(lines);
-    let state = (first, follower, stop);
-    Body::from_stream(stream::unfold(
-        state,
-        |(first, mut follower, stop)| async move {
-            let bytes = match first {
-                Some(lines) => lines,
-                None => tokio::select! {
-                    () = stop.cancelled() => return None,
-                    line = follower.next() => Bytes::from_owner(line?),
-                },
-            };
-            Some((Ok::<_, Infallible>(bytes), (None, follower, stop)))
-        },
-    ))
+/// The body of an answer: what was written, then what is, until the node stops.
+struct Answer {
+    api: Api,
+    /// A piece to be sent, and what follows it.
+    history: Option<(Vec<u8>, History)>,
+    follower: Option<Follower>,
+    until: Option<Instant>,
+    _reader: Reader,
+}
+
+impl Answer {
+    async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
+        if let Some((piece, history)) = self.history.take() {
+            match self.api.engine.logs().next_piece(history).await {
+                Ok(next) => self.history = next,
+                Err(error) => {
+                    // The head is out: the answer is cut off, and why is in the node's log.
+                    tracing::error!(%error, "a log could not be read");
+                    self.follower = None;
+                    return Some((Err(error), self));
+                }
+            }
+            return Some((Ok(piece.into()), self));
+        }
+        let follower = self.follower.as_mut()?;
+        let until = self.until;
+        let over = async move {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let bytes = tokio::select! {
+            () = self.api.stop.cancelled() => return None,
+            line = follower.next() => Bytes::from_owner(line?),
+            () = over => return None,
+            () = tokio::time::sleep(IDLE) => Bytes::from_static(b"\n"),
+        };
+        Some((Ok(bytes), self))
+    }
 }

@@ -325,6 +325,7 @@ fn write(client: &Client, text: &str) {
         request: Some("r1"),
         stream: LogStream::Stderr,
         bytes: text.as_bytes(),
+        line_bytes: 16 << 10,
     });
 }
 
@@ -363,4 +364,92 @@ async fn logs_are_read_and_followed() {
     assert_eq!(line["line"], "c");
     client.stop.cancel();
     assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn logs_are_filtered_where_they_are() {
+    let client = Client::new().await;
+    client.deploy("shop", "one").await;
+    write(&client, "an apple\na pear\n");
+    let logs = async |query: &str| {
+        let path = format!("/v1/tenants/default/apps/shop/logs?{query}");
+        let request = Request::get(path).header("authorization", format!("Bearer {TOKEN}"));
+        let response = client.send(request.body(Body::empty()).unwrap()).await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    for query in [
+        "grep=app.e",
+        "tail=1&grep=apple",
+        "grep=apple&since=1h&request=r1&stream=stderr,access&deployment=1",
+    ] {
+        let text = logs(query).await;
+        assert_eq!(text.lines().count(), 1, "{query}: {text}");
+        assert!(text.contains("an apple"), "{query}: {text}");
+    }
+    for query in [
+        "stream=stdout",
+        "deployment=2",
+        "request=r2",
+        "until=1h",
+        "until=2020-01-02T03:04:05Z",
+    ] {
+        assert_eq!(logs(query).await, "", "{query}");
+    }
+    for (query, part) in [
+        ("grep=(", "unclosed"),
+        ("since=soon", "15m"),
+        ("stream=out", "stderr"),
+        ("deployment=x", "digit"),
+        ("tail=-1", "digit"),
+    ] {
+        let path = format!("/v1/tenants/default/apps/shop/logs?{query}");
+        let (status, body) = client.call("GET", &path, "").await;
+        assert_eq!((status, &body["code"]), (400, &json!("query-invalid")));
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.contains(part), "{query}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn logs_have_so_many_readers_and_no_more() {
+    let client = Client::new().await;
+    client.deploy("shop", "one").await;
+    let path = "/v1/tenants/default/apps/shop/logs?follow=true";
+    let request = || {
+        Request::get(path)
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(Body::empty())
+            .unwrap()
+    };
+    let mut held = Vec::new();
+    while held.len() < 100 {
+        let response = client.send(request()).await;
+        if response.status() != StatusCode::OK {
+            break;
+        }
+        held.push(response);
+    }
+    assert!((1..100).contains(&held.len()), "{}", held.len());
+    let (status, body) = client.call("GET", path, "").await;
+    assert_eq!(
+        (status, &body["code"]),
+        (429, &json!("too-many-log-readers"))
+    );
+    held.pop();
+    assert_eq!(client.send(request()).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_follower_ends_with_its_moment() {
+    let client = Client::new().await;
+    client.deploy("shop", "one").await;
+    let until = time::OffsetDateTime::now_utc() + time::Duration::milliseconds(300);
+    let until = until.to_offset(time::UtcOffset::UTC);
+    let until = until
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap();
+    let path = format!("/v1/tenants/default/apps/shop/logs?follow=true&until={until}");
+    let (status, body) = client.call("GET", &path, "").await;
+    assert_eq!((status, body), (200, Value::Null));
 }

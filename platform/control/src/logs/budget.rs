@@ -24,17 +24,25 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` where there is so much.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> bool {
+    /// What it holds now.
+    fn level(&self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + passed * RATE).min(BURST);
-        self.at = now;
-        let bytes = bytes as f64;
-        let enough = bytes <= self.left;
-        if enough {
-            self.left -= bytes;
+        (self.left + passed * RATE).min(BURST)
+    }
+
+    /// Whether it holds all that it can.
+    pub(super) fn is_full(&self, now: Instant) -> bool {
+        self.level(now) >= BURST
+    }
+
+    /// Takes `bytes` where there is so much; whether there was.
+    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> bool {
+        let rest = self.level(now) - bytes as f64;
+        if rest < 0.0 {
+            return false;
         }
-        enough
+        (self.left, self.at) = (rest, now);
+        true
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two files of an app's log.
+//! A ring on disk: two files of bounded size, of which the older makes room.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
@@ -7,29 +7,45 @@ use std::path::{Path, PathBuf};
 /// Size that a file may have, in bytes.
 pub(super) const CAP: u64 = 8 << 20;
 
-/// The file that is being written.
-pub(super) const CURRENT: &str = "current.ndjson";
+/// The names of a ring's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ring {
+    /// The file that is being written.
+    pub(super) current: &'static str,
+    /// The file that was written before it.
+    pub(super) previous: &'static str,
+}
 
-/// The file that was written before it.
-pub(super) const PREVIOUS: &str = "previous.ndjson";
+/// What the component and the node write.
+pub(super) const OUTPUT: Ring = Ring {
+    current: "current.ndjson",
+    previous: "previous.ndjson",
+};
 
-/// The log of an app, open for writing.
+/// The requests, which would push everything else out of a ring that they shared.
+pub(super) const ACCESS: Ring = Ring {
+    current: "access.ndjson",
+    previous: "access-previous.ndjson",
+};
+
+/// A ring, open for writing.
 #[derive(Debug)]
 pub(super) struct LogFile {
     folder: PathBuf,
+    ring: Ring,
     file: BufWriter<File>,
     size: u64,
 }
 
 impl LogFile {
-    /// Opens the log in `folder`, or makes it.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    /// Opens the ring in `folder`, or makes it.
+    pub(super) fn open(folder: &Path, ring: Ring) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
-            .open(folder.join(CURRENT))?;
+            .open(folder.join(ring.current))?;
         let mut size = file.metadata()?.len();
         // A node that was killed may have left half a line: what comes starts on one of its own.
         if size > 0 {
@@ -43,6 +59,7 @@ impl LogFile {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            ring,
             file: BufWriter::with_capacity(64 * 1024, file),
             size,
         })
@@ -52,8 +69,8 @@ impl LogFile {
     pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + line.len() as u64 > CAP {
             self.file.flush()?;
-            let current = self.folder.join(CURRENT);
-            fs::rename(&current, self.folder.join(PREVIOUS))?;
+            let current = self.folder.join(self.ring.current);
+            fs::rename(&current, self.folder.join(self.ring.previous))?;
             let options = OpenOptions::new()
                 .append(true)
                 .create(true)
@@ -79,26 +96,26 @@ mod tests {
     #[test]
     fn two_files_of_bounded_size() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = LogFile::open(folder.path()).unwrap();
+        let mut file = LogFile::open(folder.path(), OUTPUT).unwrap();
         let line = [b"x".repeat(1 << 20), b"\n".to_vec()].concat();
         for _ in 0..40 {
             file.write(&line).unwrap();
         }
         file.flush().unwrap();
         let size = |name| fs::metadata(folder.path().join(name)).unwrap().len();
-        assert!(size(CURRENT) > 0 && size(CURRENT) <= CAP);
-        assert!(size(PREVIOUS) > CAP / 2 && size(PREVIOUS) <= CAP);
+        assert!(size(OUTPUT.current) > 0 && size(OUTPUT.current) <= CAP);
+        assert!(size(OUTPUT.previous) > CAP / 2 && size(OUTPUT.previous) <= CAP);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]
     fn half_a_line_is_ended() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(CURRENT), "half").unwrap();
-        let mut file = LogFile::open(folder.path()).unwrap();
+        fs::write(folder.path().join(OUTPUT.current), "half").unwrap();
+        let mut file = LogFile::open(folder.path(), OUTPUT).unwrap();
         file.write(b"whole\n").unwrap();
         file.flush().unwrap();
-        let text = fs::read_to_string(folder.path().join(CURRENT)).unwrap();
+        let text = fs::read_to_string(folder.path().join(OUTPUT.current)).unwrap();
         assert_eq!(text, "half\nwhole\n");
     }
 }

@@ -2,29 +2,30 @@
 
 use std::time::Instant;
 
-/// Longest line, in bytes; a longer one becomes several.
-pub(super) const MAX_LINE: usize = 16 * 1024;
-
 /// The line of a stream that has no end yet.
 #[derive(Debug)]
 pub(super) struct Partial {
     bytes: Vec<u8>,
+    /// Longest line, in bytes; a longer one becomes several.
+    most: usize,
     /// When the last piece came.
     pub(super) touched: Instant,
 }
 
 impl Partial {
     /// Nothing yet.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(most: usize, now: Instant) -> Self {
         Self {
             bytes: Vec::new(),
+            // Four bytes are the longest character, and what is shorter could not be cut between two.
+            most: most.max(4),
             touched: now,
         }
     }
 
-    /// Whether nothing waits for a line end.
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// Bytes that wait for a line end.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Takes a piece; gives each line that is whole with it, without its end.
@@ -38,10 +39,10 @@ impl Partial {
                 if text.is_empty() {
                     line(text);
                 }
-                give_cut(text, &mut line);
+                give_cut(text, self.most, &mut line);
                 self.bytes.clear();
-            } else if self.bytes.len() >= 2 * MAX_LINE {
-                let rest = give_whole_chunks(&self.bytes, &mut line);
+            } else if self.bytes.len() >= 2 * self.most {
+                let rest = give_whole_chunks(&self.bytes, self.most, &mut line);
                 self.bytes = rest;
             }
         }
@@ -49,24 +50,24 @@ impl Partial {
 
     /// Gives what waits for a line end, as it is.
     pub(super) fn flush(&mut self, mut line: impl FnMut(&[u8])) {
-        give_cut(&self.bytes, &mut line);
+        give_cut(&self.bytes, self.most, &mut line);
         self.bytes.clear();
     }
 }
 
-/// Gives a text in pieces of at most [`MAX_LINE`].
-fn give_cut(mut text: &[u8], line: &mut impl FnMut(&[u8])) {
+/// Gives a text in pieces of at most `most` bytes.
+fn give_cut(mut text: &[u8], most: usize, line: &mut impl FnMut(&[u8])) {
     while !text.is_empty() {
-        let (head, tail) = text.split_at(cut(text));
+        let (head, tail) = text.split_at(cut(text, most));
         line(head);
         text = tail;
     }
 }
 
 /// Gives as many full pieces as there are; the rest.
-fn give_whole_chunks(mut text: &[u8], line: &mut impl FnMut(&[u8])) -> Vec<u8> {
-    while text.len() > MAX_LINE {
-        let (head, tail) = text.split_at(cut(text));
+fn give_whole_chunks(mut text: &[u8], most: usize, line: &mut impl FnMut(&[u8])) -> Vec<u8> {
+    while text.len() > most {
+        let (head, tail) = text.split_at(cut(text, most));
         line(head);
         text = tail;
     }
@@ -74,25 +75,27 @@ fn give_whole_chunks(mut text: &[u8], line: &mut impl FnMut(&[u8])) -> Vec<u8> {
 }
 
 /// Where to cut a text so that its first piece is short enough and no character of UTF-8 is cut.
-fn cut(text: &[u8]) -> usize {
-    if text.len() <= MAX_LINE {
+fn cut(text: &[u8], most: usize) -> usize {
+    if text.len() <= most {
         return text.len();
     }
     let inside = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
     // A character has at most four bytes; more of that kind is not UTF-8, and cut where it is.
-    (MAX_LINE - 3..=MAX_LINE)
+    (most - 3..=most)
         .rev()
         .find(|at| !inside(at))
-        .unwrap_or(MAX_LINE)
+        .unwrap_or(most)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MAX_LINE: usize = 16 * 1024;
+
     fn lines(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let now = Instant::now();
-        let mut partial = Partial::new(now);
+        let mut partial = Partial::new(MAX_LINE, now);
         let mut lines = Vec::new();
         for piece in pieces {
             partial.push(piece, now, |line| lines.push(line.to_vec()));

@@ -1,15 +1,19 @@
 //! The logs as a whole: from the data plane's record to the lines that are read back.
 
-use platform_model::LogLine;
+use std::time::Duration;
 
+use platform_model::{DeploymentId, LogLine, LogQuery, LogStream, LogStreams};
+use time::OffsetDateTime;
+
+use super::file::{CAP, OUTPUT};
 use super::*;
 
 fn names() -> (TenantName, AppName) {
     ("acme".parse().unwrap(), "shop".parse().unwrap())
 }
 
-fn write(logs: &Logs, request: &str, bytes: &[u8]) {
-    let (tenant, app) = names();
+fn write_as(logs: &Logs, app: &str, request: &str, bytes: &[u8], line_bytes: u32) {
+    let (tenant, app): (TenantName, AppName) = (names().0, app.parse().unwrap());
     logs.write(LogRecord {
         tenant: &tenant,
         app: &app,
@@ -17,13 +21,60 @@ fn write(logs: &Logs, request: &str, bytes: &[u8]) {
         request: Some(request),
         stream: LogStream::Stdout,
         bytes,
+        line_bytes,
     });
 }
 
-async fn lines(logs: &Logs, tail: usize) -> Vec<LogLine> {
+fn write(logs: &Logs, request: &str, bytes: &[u8]) {
+    write_as(logs, "shop", request, bytes, 16 << 10);
+}
+
+fn request(logs: &Logs, id: &str, path: &str, untold: u64) {
     let (tenant, app) = names();
-    let (history, _) = logs.read(&tenant, &app, false).await.unwrap();
-    parse(&history.last_lines(tail).unwrap())
+    logs.access(AccessRecord {
+        tenant: &tenant,
+        app: &app,
+        deployment: DeploymentId(1),
+        request: id,
+        method: "GET",
+        path,
+        status: Some(200),
+        complete: true,
+        bytes_in: 0,
+        bytes_out: 5,
+        duration: Duration::from_millis(2),
+        client: "192.0.2.1",
+        untold,
+    });
+}
+
+async fn query(logs: &Logs, app: &str, query: LogQuery) -> Vec<LogLine> {
+    let (tenant, app) = (names().0, app.parse().unwrap());
+    let filter = Filter::new(&query, OffsetDateTime::now_utc()).unwrap();
+    let read = logs.read(&tenant, &app, filter, query.tail, false);
+    drain(logs, read.await.unwrap().0).await
+}
+
+async fn drain(logs: &Logs, history: History) -> Vec<LogLine> {
+    let mut lines = Vec::new();
+    let mut next = logs.next_piece(history).await.unwrap();
+    while let Some((piece, history)) = next {
+        lines.extend(parse(&piece));
+        next = logs.next_piece(history).await.unwrap();
+    }
+    lines
+}
+
+async fn lines(logs: &Logs, tail: u64) -> Vec<LogLine> {
+    let tail = LogQuery {
+        tail: Some(tail),
+        ..LogQuery::default()
+    };
+    query(logs, "shop", tail).await
+}
+
+fn texts(lines: &[LogLine]) -> Vec<&str> {
+    lines.iter().map(|line| line.line.as_str()).collect()
 }
 
 fn parse(text: &[u8]) -> Vec<LogLine> {
@@ -42,13 +93,13 @@ async fn what_is_written_is_read_back_line_by_line() {
     write(&logs, "r1", b"o\nrest");
     logs.stop().await;
     let logs = Logs::open(folder.path().to_owned()).unwrap();
-    let read = lines(&logs, usize::MAX).await;
-    let texts: Vec<_> = read
+    let read = query(&logs, "shop", LogQuery::default()).await;
+    let told: Vec<_> = read
         .iter()
         .map(|l| (l.request.as_deref().unwrap(), l.line.as_str()))
         .collect();
     assert_eq!(
-        texts,
+        told,
         [
             ("r1", "one"),
             ("r2", "other"),
@@ -56,7 +107,91 @@ async fn what_is_written_is_read_back_line_by_line() {
             ("r1", "rest")
         ]
     );
-    assert_eq!(lines(&logs, 1).await[0].line, "rest");
+    assert_eq!(texts(&lines(&logs, 1).await), ["rest"]);
+    assert!(lines(&logs, 0).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_line_is_as_long_as_its_deployment_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    write_as(&logs, "shop", "r", &[b'x'; 200], 64);
+    logs.stop().await;
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    let lengths: Vec<_> = lines(&logs, 9).await.iter().map(|l| l.line.len()).collect();
+    assert_eq!(lengths, [64, 64, 64, 8]);
+}
+
+#[tokio::test]
+async fn requests_have_a_ring_of_their_own_and_one_order_with_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    write(&logs, "r1", b"in r1\n");
+    request(&logs, "r1", "/one", 0);
+    write(&logs, "r2", b"in r2\n");
+    request(&logs, "r2", "/two", 7);
+    assert_eq!(texts(&lines(&logs, 9).await), ["in r1", "in r2"]);
+    let all = LogQuery {
+        stream: Some(LogStreams::ALL),
+        ..LogQuery::default()
+    };
+    let read = query(&logs, "shop", all.clone()).await;
+    let one = "GET /one 200 5B 2.000ms 192.0.2.1";
+    let two = "GET /two 200 5B 2.000ms 192.0.2.1";
+    let gap = "7 requests before the next one are left out: there were too many";
+    assert_eq!(texts(&read), ["in r1", one, "in r2", gap, two]);
+    assert_eq!(read[1].access.as_ref().unwrap().path, "/one");
+    let of_r1 = LogQuery {
+        request: Some("r1".to_owned()),
+        ..all.clone()
+    };
+    assert_eq!(texts(&query(&logs, "shop", of_r1).await), ["in r1", one]);
+    let last = LogQuery {
+        tail: Some(2),
+        grep: Some("r2|/one".to_owned()),
+        ..all
+    };
+    assert_eq!(texts(&query(&logs, "shop", last).await), [one, "in r2"]);
+
+    // However many requests there are, what the component wrote stays.
+    let path = format!("/{}", "x".repeat(1000));
+    for n in 0..20_000 {
+        request(&logs, &format!("n{n}"), &path, 0);
+        if n % 1000 == 0 {
+            lines(&logs, 1).await; // lets the thread catch up
+        }
+    }
+    assert_eq!(texts(&lines(&logs, 9).await), ["in r1", "in r2"]);
+    for file in fs::read_dir(folder.path().join("acme/shop")).unwrap() {
+        assert!(file.unwrap().metadata().unwrap().len() <= CAP);
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_comes_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    let text: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    for piece in text.as_bytes().chunks(1 << 14) {
+        write(&logs, "r", piece);
+    }
+    let (tenant, app) = names();
+    let read = logs.read(&tenant, &app, Filter::default(), None, false);
+    let (mut history, _) = read.await.unwrap();
+    // Written later: not in a history that was opened before.
+    write(&logs, "r", b"later\n");
+    let mut all = Vec::new();
+    let mut pieces = 0;
+    while let Some(piece) = history.next_piece().unwrap() {
+        assert!(piece.len() < 128 << 10, "{}", piece.len());
+        all.extend(parse(&piece));
+        pieces += 1;
+    }
+    assert!(pieces > 10, "{pieces}");
+    let expected: Vec<_> = text.lines().collect();
+    assert_eq!(texts(&all), expected);
+    let last: Vec<_> = expected.iter().skip(15_001).copied().collect();
+    assert_eq!(texts(&lines(&logs, 5000).await)[..4999], last);
 }
 
 #[tokio::test]
@@ -65,9 +200,15 @@ async fn a_follower_gets_each_line_once() {
     let logs = Logs::open(folder.path().to_owned()).unwrap();
     write(&logs, "r", b"before\n");
     let (tenant, app) = names();
-    let (history, follower) = logs.read(&tenant, &app, true).await.unwrap();
-    write(&logs, "r", b"after\n");
-    assert_eq!(parse(&history.last_lines(9).unwrap()).len(), 1);
+    let wanted = LogQuery {
+        grep: Some("e".to_owned()),
+        ..LogQuery::default()
+    };
+    let filter = Filter::new(&wanted, OffsetDateTime::now_utc()).unwrap();
+    let read = logs.read(&tenant, &app, filter, None, true);
+    let (history, follower) = read.await.unwrap();
+    write(&logs, "r", b"not this\nafter\n");
+    assert_eq!(texts(&drain(&logs, history).await), ["before"]);
     let mut follower = follower.unwrap();
     let line = follower.next().await.unwrap();
     assert_eq!(parse(&line)[0].line, "after");
@@ -76,32 +217,53 @@ async fn a_follower_gets_each_line_once() {
     assert!(lines(&logs, 9).await.is_empty());
 }
 
+/// Bytes that the log says were dropped.
+fn dropped(lines: &[LogLine]) -> u64 {
+    let told = lines.iter().filter(|line| line.stream == LogStream::System);
+    let bytes = told.map(|line| line.line.split(' ').next().unwrap().parse::<u64>().unwrap());
+    bytes.sum()
+}
+
 #[tokio::test]
-async fn a_flood_is_dropped_and_told() {
+async fn a_flood_is_dropped_and_told_and_harms_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let logs = Logs::open(folder.path().to_owned()).unwrap();
     let block = [b"x".repeat(1023), b"\n".to_vec()].concat().repeat(128);
     let total = 1000 * block.len() as u64;
-    for _ in 0..1000 {
+    for n in 0..1000 {
         write(&logs, "r", &block);
+        if n % 100 == 0 {
+            write_as(&logs, "quiet", "r", format!("line {n}\n").as_bytes(), 1024);
+        }
     }
     logs.stop().await;
     let logs = Logs::open(folder.path().to_owned()).unwrap();
-    let read = lines(&logs, usize::MAX).await;
-    let told = |line: &LogLine| -> Option<u64> {
-        let told = line.stream == LogStream::System;
-        told.then(|| line.line.split(' ').next().unwrap().parse().unwrap())
-    };
-    let dropped: u64 = read.iter().filter_map(told).sum();
+    let read = query(&logs, "shop", LogQuery::default()).await;
+    let dropped = dropped(&read);
     assert!(
         dropped > total / 2 && dropped < total,
         "{dropped} of {total}"
     );
-    let size: u64 = fs::read_dir(folder.path().join("acme/shop"))
-        .unwrap()
-        .map(|f| f.unwrap().metadata().unwrap().len())
-        .sum();
-    assert!(size <= 2 * file::CAP);
+    for file in fs::read_dir(folder.path().join("acme/shop")).unwrap() {
+        assert!(file.unwrap().metadata().unwrap().len() <= CAP);
+    }
+    let quiet = query(&logs, "quiet", LogQuery::default()).await;
+    let expected: Vec<_> = (0..10).map(|n| format!("line {}", n * 100)).collect();
+    assert_eq!(texts(&quiet), expected);
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_lines_is_one_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    let total = 20 * (128 << 10);
+    for _ in 0..20 {
+        write(&logs, "r", &[b'\n'; 128 << 10]);
+    }
+    logs.stop().await;
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    let dropped = dropped(&query(&logs, "shop", LogQuery::default()).await);
+    assert!(dropped > total / 2, "{dropped} of {total}");
 }
 
 #[tokio::test]
@@ -109,7 +271,7 @@ async fn half_a_line_of_a_killed_node_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("acme/shop");
     fs::create_dir_all(&path).unwrap();
-    fs::write(path.join(file::CURRENT), "{\"time\":\"20").unwrap();
+    fs::write(path.join(OUTPUT.current), "{\"time\":\"20").unwrap();
     let logs = Logs::open(folder.path().to_owned()).unwrap();
     assert!(lines(&logs, 9).await.is_empty());
     write(&logs, "r", b"new\n");

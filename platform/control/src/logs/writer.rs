@@ -1,143 +1,107 @@
-//! The thread that stores what components write.
+//! The thread that stores what components write, and the requests that they answered.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platform_model::{DeploymentId, LogLine, LogStream};
 use time::OffsetDateTime;
-use tokio::sync::broadcast;
 
-use super::budget::Budget;
-use super::file::LogFile;
+use super::LogKey;
+use super::file::{ACCESS, LogFile, OUTPUT, Ring};
+use super::filter::Filter;
+use super::follow::{Follower, Inbox, line_of};
+use super::history::History;
 use super::lines::Partial;
-use super::read::{Follower, History};
-use super::{LogKey, Message, OVERHEAD, Record, Shared};
+use super::queue::{Content, Message, Queue, Record};
 
 /// How long a line may wait for its end before it is stored as it is.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long drops are summed up to one line.
-const FLOOD: Duration = Duration::from_secs(1);
-
-/// Messages that are handled before the files are flushed.
-const BATCH: usize = 256;
-
 /// Files that are open at the same time.
-const OPEN_FILES: usize = 128;
+const OPEN_FILES: usize = 256;
 
 /// Lines of one app that may wait for their end.
 const PARTIALS: usize = 2048;
 
-/// Lines that a follower may be behind.
-const BEHIND: usize = 1024;
-
-/// Output that was dropped.
-#[derive(Debug)]
-struct Dropped {
-    deployment: DeploymentId,
-    bytes: u64,
-    since: Instant,
-}
+/// Bytes of one app that may wait for the end of their lines.
+const PARTIAL_BYTES: usize = 1 << 20;
 
 /// The log of one app.
 #[derive(Debug)]
 struct AppLog {
     folder: PathBuf,
-    file: Option<LogFile>,
-    partials: HashMap<(Option<Box<str>>, LogStream, DeploymentId), Partial>,
-    followers: Option<broadcast::Sender<Arc<[u8]>>>,
-    budget: Budget,
-    /// What was dropped and not told of.
-    dropped: Option<Dropped>,
+    output: Option<LogFile>,
+    access: Option<LogFile>,
+    partials: HashMap<PartialKey, Partial>,
+    partial_bytes: usize,
+    followers: Vec<Arc<Inbox>>,
     /// What went wrong with the files, told once.
     broken: bool,
 }
+
+/// Whose line waits for its end.
+type PartialKey = (Option<Box<str>>, LogStream, DeploymentId);
 
 /// The state of the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
     folder: PathBuf,
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     apps: HashMap<LogKey, AppLog>,
 }
 
 impl Writer {
-    pub(super) fn new(folder: PathBuf, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(folder: PathBuf, queue: Arc<Queue>) -> Self {
         Self {
             folder,
-            shared,
+            queue,
             apps: HashMap::new(),
         }
     }
 
     /// Handles messages until it is told to stop.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
-        loop {
-            let first = if self.is_waiting() {
-                match messages.recv_timeout(PATIENCE) {
-                    Ok(message) => Some(message),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
-            } else {
-                match messages.recv() {
-                    Ok(message) => Some(message),
-                    Err(_) => break,
-                }
-            };
-            let batch = first.into_iter().chain(messages.try_iter().take(BATCH));
-            let mut stop = false;
-            for message in batch {
+    pub(super) fn run(mut self) {
+        let mut stop = false;
+        while !stop {
+            let patience = self.is_waiting().then_some(PATIENCE);
+            for message in self.queue.take(patience) {
                 stop |= self.handle(message);
             }
             self.tick(Instant::now(), stop);
-            if stop {
-                break;
-            }
+        }
+        self.queue.close();
+        for follower in self.apps.values().flat_map(|app| &app.followers) {
+            follower.close();
         }
     }
 
     /// Whether anything is to be done without a message: a line without its end, a drop that was not told.
     fn is_waiting(&self) -> bool {
-        let waiting = |app: &AppLog| app.dropped.is_some() || !app.partials.is_empty();
-        self.apps.values().any(waiting) || !self.overflow().is_empty()
-    }
-
-    fn overflow(&self) -> std::sync::MutexGuard<'_, HashMap<LogKey, (DeploymentId, u64)>> {
-        let overflow = &self.shared.overflow;
-        overflow.lock().unwrap_or_else(PoisonError::into_inner)
+        let waiting = |app: &AppLog| !app.partials.is_empty();
+        self.apps.values().any(waiting) || self.queue.has_dropped()
     }
 
     /// Handles one message; whether it is to stop.
     fn handle(&mut self, message: Message) -> bool {
         match message {
-            Message::Record(record) => {
-                let size = record.bytes.len() + OVERHEAD;
-                self.shared.queued.fetch_sub(size, Ordering::Relaxed);
-                let now = Instant::now();
-                self.app(&record.key, now).take(&record, now);
-            }
-            Message::Open { key, follow, reply } => {
-                let log = self.app(&key, Instant::now());
-                let opened = log.read(follow);
+            Message::Record(record) => self.app(&record.key).take(record),
+            Message::Open {
+                key,
+                filter,
+                tail,
+                follow,
+                reply,
+            } => {
+                let opened = self.app(&key).open(filter, tail, follow);
                 // Who asked may have gone.
                 let _ = reply.send(opened);
             }
             Message::Delete { key, reply } => {
-                let folder = self.app(&key, Instant::now()).folder.clone();
-                self.apps.remove(&key);
-                match fs::remove_dir_all(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::warn!(folder = %folder.display(), %error, "could not remove a log");
-                    }
-                    _ => {}
-                }
+                self.delete(&key);
                 let _ = reply.send(());
             }
             Message::Stop => return true,
@@ -145,138 +109,201 @@ impl Writer {
         false
     }
 
-    /// The log of an app.
-    fn app(&mut self, key: &LogKey, now: Instant) -> &mut AppLog {
-        if !self.apps.contains_key(key) {
-            let folder = self.folder.join(key.0.as_str()).join(key.1.as_str());
-            self.apps.insert(key.clone(), AppLog::new(folder, now));
+    /// Forgets an app, and removes its files.
+    fn delete(&mut self, key: &LogKey) {
+        self.queue.forget(key);
+        let folder = self.app(key).folder.clone();
+        if let Some(app) = self.apps.remove(key) {
+            app.followers.iter().for_each(|follower| follower.close());
         }
-        // Just put there.
-        self.apps
-            .entry(key.clone())
-            .or_insert_with(|| AppLog::new(PathBuf::new(), now))
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), %error, "could not remove a log");
+            }
+            _ => {}
+        }
+    }
+
+    /// The log of an app.
+    fn app(&mut self, key: &LogKey) -> &mut AppLog {
+        let folder = &self.folder;
+        let new = || AppLog::new(folder.join(key.0.as_str()).join(key.1.as_str()));
+        self.apps.entry(key.clone()).or_insert_with(new)
     }
 
     /// Stores lines that have waited long enough, tells of drops, and flushes the files.
     fn tick(&mut self, now: Instant, all: bool) {
-        let overflow = std::mem::take(&mut *self.overflow());
-        for (key, (deployment, bytes)) in overflow {
-            self.app(&key, now).drop_bytes(deployment, bytes, now);
+        for (key, dropped) in self.queue.dropped(now, all) {
+            let text = format!(
+                "{} bytes of output were dropped: the app writes more than can be stored",
+                dropped.bytes
+            );
+            self.app(&key).note(dropped.deployment, &text);
         }
         for app in self.apps.values_mut() {
             app.tick(now, all);
         }
-        let open = self.apps.values().filter(|app| app.file.is_some()).count();
-        if open > OPEN_FILES {
+        let open =
+            |app: &AppLog| usize::from(app.output.is_some()) + usize::from(app.access.is_some());
+        if self.apps.values().map(open).sum::<usize>() > OPEN_FILES {
             for app in self.apps.values_mut() {
-                app.file = None;
+                (app.output, app.access) = (None, None);
             }
         }
     }
 }
 
 impl AppLog {
-    fn new(folder: PathBuf, now: Instant) -> Self {
+    fn new(folder: PathBuf) -> Self {
         Self {
             folder,
-            file: None,
+            output: None,
+            access: None,
             partials: HashMap::new(),
-            followers: None,
-            budget: Budget::new(now),
-            dropped: None,
+            partial_bytes: 0,
+            followers: Vec::new(),
             broken: false,
         }
     }
 
-    /// Takes a record: stores the lines that are whole.
-    fn take(&mut self, record: &Record, now: Instant) {
-        if !self.budget.take(record.bytes.len(), now) {
-            self.drop_bytes(record.deployment, record.bytes.len() as u64, now);
-            return;
+    fn take(&mut self, record: Record) {
+        let Record {
+            time,
+            deployment,
+            request,
+            ..
+        } = record;
+        match record.content {
+            Content::Output(stream, bytes) => {
+                self.pieces(
+                    (request, stream, deployment),
+                    &bytes,
+                    record.line_bytes,
+                    time,
+                );
+            }
+            Content::Access(access, untold) => {
+                let mut line = LogLine {
+                    time,
+                    deployment,
+                    request: None,
+                    stream: LogStream::Access,
+                    line: String::new(),
+                    access: None,
+                };
+                if untold > 0 {
+                    line.line = format!(
+                        "{untold} requests before the next one are left out: there were too many"
+                    );
+                    self.store(ACCESS, &line);
+                }
+                line.request = request.map(Into::into);
+                line.line = access.to_string();
+                line.access = Some(access);
+                self.store(ACCESS, &line);
+            }
         }
-        let key = (record.request.clone(), record.stream, record.deployment);
-        let mut partial = self
-            .partials
-            .remove(&key)
-            .unwrap_or_else(|| Partial::new(now));
-        let mut store = |line: &[u8]| self.store(&key, line);
-        partial.push(&record.bytes, now, &mut store);
-        if record.stream == LogStream::System || self.partials.len() >= PARTIALS {
-            partial.flush(|line| self.store(&key, line));
+    }
+
+    /// Takes what was written: stores the lines that are whole.
+    fn pieces(&mut self, key: PartialKey, bytes: &[u8], line_bytes: usize, time: OffsetDateTime) {
+        let now = Instant::now();
+        let mut partial = match self.partials.remove(&key) {
+            Some(partial) => {
+                self.partial_bytes -= partial.len();
+                partial
+            }
+            None => Partial::new(line_bytes, now),
+        };
+        partial.push(bytes, now, |line| self.output(&key, line, time));
+        let full =
+            self.partials.len() >= PARTIALS || self.partial_bytes + partial.len() > PARTIAL_BYTES;
+        if key.1 == LogStream::System || full {
+            partial.flush(|line| self.output(&key, line, time));
         }
-        if !partial.is_empty() {
+        if partial.len() > 0 {
+            self.partial_bytes += partial.len();
             self.partials.insert(key, partial);
         }
     }
 
-    /// Notes that output is not stored.
-    fn drop_bytes(&mut self, deployment: DeploymentId, bytes: u64, now: Instant) {
-        let nothing = Dropped {
-            deployment,
-            bytes: 0,
-            since: now,
-        };
-        let dropped = self.dropped.get_or_insert(nothing);
-        dropped.deployment = deployment;
-        dropped.bytes += bytes;
+    /// Stores a line of the node.
+    fn note(&mut self, deployment: DeploymentId, text: &str) {
+        let key = (None, LogStream::System, deployment);
+        self.output(&key, text.as_bytes(), OffsetDateTime::now_utc());
     }
 
-    /// Stores one line and hands it to the followers.
-    fn store(
+    /// Stores one line that was written.
+    fn output(
         &mut self,
-        (request, stream, deployment): &(Option<Box<str>>, LogStream, DeploymentId),
+        (request, stream, deployment): &PartialKey,
         line: &[u8],
+        time: OffsetDateTime,
     ) {
         let line = LogLine {
-            time: OffsetDateTime::now_utc(),
+            time,
             deployment: *deployment,
             request: request.as_deref().map(str::to_owned),
             stream: *stream,
             line: String::from_utf8_lossy(line).into_owned(),
+            access: None,
         };
-        // A time of now and texts are always JSON.
-        let Ok(mut json) = serde_json::to_vec(&line) else {
-            return;
-        };
-        json.push(b'\n');
-        match self.write(&json) {
-            Ok(()) => self.broken = false,
-            Err(error) => {
-                self.file = None;
-                if !std::mem::replace(&mut self.broken, true) {
-                    tracing::warn!(folder = %self.folder.display(), %error, "could not store an app's output");
-                }
-            }
-        }
-        if let Some(followers) = &self.followers {
-            // Without a receiver there is nobody to tell, and no reason to go on.
-            if followers.send(json.into()).is_err() {
-                self.followers = None;
-            }
-        }
+        self.store(OUTPUT, &line);
     }
 
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let file = match &mut self.file {
+    /// Stores one line and hands it to the followers.
+    fn store(&mut self, ring: Ring, line: &LogLine) {
+        let json = line_of(line);
+        if let Err(error) = self.write(ring, &json) {
+            self.break_off(&error);
+        }
+        self.followers
+            .retain(|follower| follower.push(&json, line.deployment));
+    }
+
+    fn write(&mut self, ring: Ring, line: &[u8]) -> io::Result<()> {
+        let place = if ring == ACCESS {
+            &mut self.access
+        } else {
+            &mut self.output
+        };
+        let file = match place {
             Some(file) => file,
-            None => self.file.insert(LogFile::open(&self.folder)?),
+            None => place.insert(LogFile::open(&self.folder, ring)?),
         };
         file.write(line)
     }
 
-    /// Opens the log for reading.
-    fn read(&mut self, follow: bool) -> io::Result<(History, Option<Follower>)> {
-        if let Some(file) = &mut self.file {
-            file.flush()?;
+    /// Closes the files after an error; the next line tries again.
+    fn break_off(&mut self, error: &io::Error) {
+        (self.output, self.access) = (None, None);
+        if !std::mem::replace(&mut self.broken, true) {
+            tracing::warn!(folder = %self.folder.display(), %error, "could not store an app's output");
         }
-        let history = History::open(&self.folder)?;
+    }
+
+    /// Hands what was written to the system.
+    fn flush(&mut self) {
+        let mut files = self.output.iter_mut().chain(&mut self.access);
+        match files.try_for_each(LogFile::flush) {
+            Ok(()) => self.broken &= self.output.is_none() && self.access.is_none(),
+            Err(error) => self.break_off(&error),
+        }
+    }
+
+    /// Opens the log for reading.
+    fn open(
+        &mut self,
+        filter: Filter,
+        tail: Option<u64>,
+        follow: bool,
+    ) -> io::Result<(History, Option<Follower>)> {
+        self.flush();
+        let history = History::open(&self.folder, filter.clone(), tail)?;
         let follower = follow.then(|| {
-            let sender = self
-                .followers
-                .get_or_insert_with(|| broadcast::channel(BEHIND).0);
-            Follower {
-                lines: sender.subscribe(),
-            }
+            let (follower, inbox) = Follower::new(filter);
+            self.followers.push(inbox);
+            follower
         });
         Ok((history, follower))
     }
@@ -287,24 +314,9 @@ impl AppLog {
         };
         let ended: Vec<_> = self.partials.extract_if(done).collect();
         for (key, mut partial) in ended {
-            partial.flush(|line| self.store(&key, line));
+            self.partial_bytes -= partial.len();
+            partial.flush(|line| self.output(&key, line, OffsetDateTime::now_utc()));
         }
-        let told =
-            |dropped: &mut Dropped| all || now.saturating_duration_since(dropped.since) >= FLOOD;
-        if let Some(Dropped {
-            deployment, bytes, ..
-        }) = self.dropped.take_if(told)
-        {
-            let text = format!(
-                "{bytes} bytes of output were dropped: the app writes more than can be stored"
-            );
-            self.store(&(None, LogStream::System, deployment), text.as_bytes());
-        }
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.flush()
-        {
-            tracing::warn!(folder = %self.folder.display(), %error, "could not store an app's output");
-            self.file = None;
-        }
+        self.flush();
     }
 }

@@ -262,6 +262,7 @@ impl Link {
             request,
             stream,
             bytes,
+            line_bytes: target.limits.log_line_bytes,
         });
     }
 

@@ -1,8 +1,8 @@
 //! `logs`: what an app wrote, line by line.
 
 use futures_util::TryStreamExt as _;
-use platform_model::{LogLine, LogStream};
-use sdk_client::{Client, LogQuery};
+use platform_model::{LogLine, LogQuery, LogStream, LogStreams};
+use sdk_client::Client;
 use time::format_description::well_known::Rfc3339;
 
 use crate::args::LogsArgs;
@@ -18,11 +18,8 @@ pub(super) async fn run(
     client: &Client,
     terminal: &Terminal,
 ) -> Result<(), CliError> {
-    let query = LogQuery {
-        follow: args.follow,
-        tail: args.tail,
-    };
-    let mut lines = client.logs(&args.app.tenant, &args.app.app, query).await?;
+    let query = query(args);
+    let mut lines = client.logs(&args.app.tenant, &args.app.app, &query).await?;
     while let Some(line) = lines.try_next().await? {
         if terminal.json {
             terminal.print_json(&line)?;
@@ -35,6 +32,21 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// What is asked of the node. Who asks for a request wants to see all of it.
+fn query(args: &LogsArgs) -> LogQuery {
+    let all = args.request.as_ref().map(|_| LogStreams::ALL);
+    LogQuery {
+        tail: args.tail,
+        follow: args.follow,
+        since: args.since,
+        until: args.until,
+        grep: args.grep.clone(),
+        request: args.request.clone(),
+        stream: args.stream.or(all),
+        deployment: args.deployment,
+    }
 }
 
 /// A component cannot drive a terminal; in a file or a pipe its bytes are its own.
@@ -52,9 +64,11 @@ fn stamped(line: &LogLine, terminal: &Terminal) -> String {
         LogStream::Stdout => "out",
         LogStream::Stderr => "err",
         LogStream::System => "node",
+        LogStream::Access => "req",
     };
     let time = line.time.format(&Rfc3339).unwrap_or_default();
-    let stamp = format!("{time} #{} {stream:<4}", line.deployment);
+    let request = printable(line.request.as_deref().unwrap_or("-"));
+    let stamp = format!("{time} #{} {stream:<4} {request}", line.deployment);
     format!(
         "{} {}",
         terminal.paint(Tone::Dim, &stamp),
@@ -77,10 +91,11 @@ mod tests {
             request: None,
             stream: LogStream::Stderr,
             line: "oh\x1b[0m".to_owned(),
+            access: None,
         };
         assert_eq!(
             stamped(&line, &terminal),
-            "1970-01-01T00:00:00Z #3 err  oh\\u{1b}[0m"
+            "1970-01-01T00:00:00Z #3 err  - oh\\u{1b}[0m"
         );
         terminal.interactive = false;
         assert_eq!(shown(&line.line, &terminal), "oh\x1b[0m");
