@@ -15,7 +15,7 @@ use platform_control::data_dir::{DataDir, DataDirError};
 use platform_control::engine::{Engine, Parts};
 use platform_control::logs::Logs;
 use platform_control::store::SledStore;
-use platform_data::{DataConfig, DataPlane};
+use platform_data::{DataConfig, DataPlane, Observe};
 use platform_model::Endpoints;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,6 +99,7 @@ impl Node {
             listen: options.listen,
             worker: exe.clone(),
             logs: Arc::new(logs.clone()),
+            observe: Observe::default(),
         })?;
         let engine = Engine::new(Parts {
             store: Arc::new(store),

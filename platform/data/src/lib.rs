@@ -19,6 +19,8 @@
 //! | `link` | the rings to one VM and the exchanges on them |
 //! | `pool` | deployments and their VMs, worker processes |
 //! | `egress` | requests that guests send out |
+//! | [`metrics`] | what is counted, and how it is read |
+//! | [`trace`] | which requests are traced, and the spans of which |
 //!
 //! [`link`]: self
 #![forbid(unsafe_code)]
@@ -26,12 +28,14 @@
 mod egress;
 mod link;
 mod log_sink;
+pub mod metrics;
 mod plane;
 mod pool;
 mod router;
 mod sync;
 mod target;
+pub mod trace;
 
 pub use log_sink::{AccessRecord, LogRecord, LogSink, NoLogs};
-pub use plane::{DataConfig, DataPlane, DataStatus, StartError, WarmError, WarmReport};
+pub use plane::{DataConfig, DataPlane, DataStatus, Observe, StartError, WarmError, WarmReport};
 pub use target::{RouteTable, Target};

@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use platform_model::{VmStatus, WorkerStatus};
 
 use crate::egress::Egress;
+use crate::metrics::{DataMetrics, Registry};
 use crate::pool::Pool;
+use crate::router::observe::Observer;
 use crate::router::server::Server;
 use crate::router::service::Service;
 use crate::router::table::Table;
+use crate::trace::{Tracer, Tracing};
 use crate::{LogSink, RouteTable, Target};
 
 /// Header fields that any head may have, so that a request to no app at all is told so.
@@ -28,6 +31,30 @@ pub struct DataConfig {
     pub worker: PathBuf,
     /// Where the output of components goes.
     pub logs: Arc<dyn LogSink>,
+    /// What is seen of requests, beside what is counted.
+    pub observe: Observe,
+}
+
+/// What is seen of requests.
+#[derive(Debug, Clone)]
+pub struct Observe {
+    /// Whether each request is told to the log sink when it has ended.
+    pub access: bool,
+    /// Apps whose figures are kept apart; those beyond are one.
+    pub listed_apps: usize,
+    /// How requests are traced, if they are.
+    pub tracing: Option<Tracing>,
+}
+
+impl Default for Observe {
+    /// Nothing is told and nothing traced; 1,000 apps are kept apart.
+    fn default() -> Self {
+        Self {
+            access: false,
+            listed_apps: 1000,
+            tracing: None,
+        }
+    }
 }
 
 /// The data plane did not start.
@@ -106,8 +133,16 @@ impl DataPlane {
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let pool = Pool::new(config.worker, config.logs, Arc::new(Egress::default()));
-        let service = Arc::new(Service::new());
+        let registry = Arc::new(Registry::new(config.observe.listed_apps));
+        let observer = Observer {
+            registry: Arc::clone(&registry),
+            access: config.observe.access.then(|| Arc::clone(&config.logs)),
+            tracer: config.observe.tracing.map(Tracer::new).map(Arc::new),
+            started: Instant::now(),
+        };
+        let egress = Arc::new(Egress::default());
+        let pool = Pool::new(config.worker, config.logs, egress, registry);
+        let service = Arc::new(Service::new(Arc::new(observer)));
         let server = Arc::new(Server::new(Arc::clone(&service)));
         tokio::spawn(Arc::clone(&server).accept(listener));
         Ok(Self {
@@ -171,6 +206,12 @@ impl DataPlane {
     /// What is running. Asks the workers for their figures, and waits at most half a second for them.
     pub async fn status(&self) -> DataStatus {
         self.inner.pool.status().await
+    }
+
+    /// All that is counted. Asks nobody, and takes no time to speak of.
+    #[must_use]
+    pub fn metrics(&self) -> DataMetrics {
+        self.inner.service.observer.registry.read()
     }
 
     /// Takes no more connections, lets requests in flight finish until `deadline` has passed, then stops every VM.

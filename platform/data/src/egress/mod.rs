@@ -4,6 +4,7 @@ mod call;
 mod client;
 mod error;
 mod policy;
+mod seen;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,12 +22,14 @@ use sandbox_abi::wire::Sink;
 
 use self::call::{Exchange, RequestBody};
 use self::client::TenantClient;
+use self::seen::Seen;
 use crate::Target;
 use crate::link::drain::Outgoing;
 use crate::link::head::{self, HeadError};
 use crate::link::{Call, Link};
 use crate::router::fields;
 use crate::sync::lock;
+use crate::trace::CallTrace;
 
 /// Time for each step where the component gives none, and the most that it may give.
 const STEP_TIME: Duration = Duration::from_secs(600);
@@ -55,15 +58,25 @@ impl Egress {
 }
 
 impl Outgoing for Egress {
-    fn begin(&self, link: &Arc<Link>, stream: u32, head: Bytes, whole: bool, call: Call) {
+    fn begin(
+        &self,
+        link: &Arc<Link>,
+        stream: u32,
+        head: Bytes,
+        whole: bool,
+        call: Call,
+        trace: Option<CallTrace>,
+    ) {
         let client = self.client(&link.target.tenant);
         let exchange = Arc::new(Exchange::new(Arc::clone(link), stream, call));
+        let mut seen = Seen::new(Arc::clone(&link.counters), trace);
         tokio::spawn(async move {
             let link = Arc::clone(&exchange.link);
             tokio::select! {
-                refused = run(&exchange, client, head, whole) => {
+                refused = run(&exchange, client, head, whole, &mut seen) => {
                     if let Err(Refusal(code, text)) = refused {
                         exchange.reset(code, &text);
+                        seen.refused(code, text);
                     }
                 }
                 () = link.lost.cancelled() => {}
@@ -77,6 +90,7 @@ async fn run(
     client: TenantClient,
     head: Bytes,
     whole: bool,
+    seen: &mut Seen,
 ) -> Result<(), Refusal> {
     let head = match head::request(&head) {
         Ok(head) => head,
@@ -90,6 +104,7 @@ async fn run(
     };
     let times = Times::of(&head.timeouts);
     let mut request = prepare(&exchange.link.target, head, exchange, whole)?;
+    seen.sent(&mut request);
     let mut connection = capture_connection(&mut request);
     let sending = client::CONNECT_TIME.scope(times.connect, client.request(request));
     let response = async {
@@ -118,6 +133,7 @@ async fn run(
     let response = response
         .map_err(late)?
         .map_err(|error| Refusal(error::code(&error), chain(&error)))?;
+    seen.answered(response.status().as_u16());
     forward(exchange, response, times.between_bytes).await
 }
 

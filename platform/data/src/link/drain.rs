@@ -19,6 +19,7 @@ use super::Link;
 use super::exchange::Exchange;
 use super::failure::Violation;
 use crate::sync::lock;
+use crate::trace::CallTrace;
 
 /// Records taken before others get their turn.
 const BATCH: usize = 128;
@@ -30,7 +31,16 @@ const MAX_CALLS: usize = 1024;
 /// Who does a guest's outgoing requests.
 pub(crate) trait Outgoing: Send + Sync + 'static {
     /// Begins one. `head` is encoded; `whole`: it has no body. Must not block.
-    fn begin(&self, link: &Arc<Link>, stream: u32, head: Bytes, whole: bool, call: super::Call);
+    /// Within the part of `trace`, where there is one.
+    fn begin(
+        &self,
+        link: &Arc<Link>,
+        stream: u32,
+        head: Bytes,
+        whole: bool,
+        call: super::Call,
+        trace: Option<CallTrace>,
+    );
 }
 
 /// Reads the guest's ring until the VM is lost.
@@ -148,18 +158,25 @@ impl Drain {
             .place(header.stream)
             .ok_or(Violation("a record for a request that never was"))?;
         let mut place = lock(place);
+        let place = &mut *place;
         if header.kind != Kind::Done {
             return place.exchange.on_record(header, payload, &mut self.wakers);
         }
-        place
+        let done = place
             .exchange
             .on_done(header.aux, payload, &mut self.wakers)?;
+        let passed = place.watch.passed(link.now());
+        let failure = place.exchange.failure.as_ref();
+        link.counters.done(header.aux, failure, done, passed);
+        if let Some(trace) = place.trace.take() {
+            trace.done(header.aux, done);
+        }
         if header.aux == outcome::TRAP {
             link.traps.fetch_add(1, Ordering::Relaxed);
         }
         link.requests.fetch_add(1, Ordering::Relaxed);
         place.done = true;
-        link.recycle(index, &mut place);
+        link.recycle(index, place);
         Ok(())
     }
 
@@ -211,12 +228,16 @@ impl Drain {
         let call = Arc::new(std::sync::Mutex::new(exchange));
         calls.insert(header.stream, Arc::clone(&call));
         drop(calls);
+        // The guest says which of its requests makes the call; it can only mistake one of its own for another.
+        let within = self.link.place(header.aux).map(|(_, place)| lock(place));
+        let trace = within.and_then(|place| Some(CallTrace::begin(place.trace.as_deref()?)));
         self.outgoing.begin(
             &self.link,
             header.stream,
             Bytes::copy_from_slice(payload),
             whole,
             call,
+            trace,
         );
         Ok(())
     }

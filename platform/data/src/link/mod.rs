@@ -31,11 +31,13 @@ use tokio_util::sync::CancellationToken;
 use self::exchange::Exchange;
 use self::handle::Handle;
 use self::outbox::{Outbox, OutboxError};
+use crate::metrics::Counters;
 use crate::sync::lock;
+use crate::trace::GuestTrace;
 use crate::{LogRecord, LogSink, Target};
 
 /// A place for one incoming exchange.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Place {
     pub(crate) exchange: Exchange,
     /// The host let go of it.
@@ -45,6 +47,8 @@ pub(crate) struct Place {
     pub(crate) watch: watch::Watch,
     /// The id of its request.
     pub(crate) request: Bytes,
+    /// The trace of the guest's part, where the request is traced.
+    pub(crate) trace: Option<Box<GuestTrace>>,
 }
 
 /// An outgoing exchange.
@@ -67,6 +71,7 @@ pub(crate) struct Link {
     pub(crate) requests: AtomicU64,
     pub(crate) traps: AtomicU64,
     logs: Arc<dyn LogSink>,
+    pub(crate) counters: Arc<Counters>,
     gate: Arc<Semaphore>,
 }
 
@@ -98,6 +103,7 @@ impl Link {
         memory: &Arc<RingMemory>,
         wake: OwnedFd,
         logs: Arc<dyn LogSink>,
+        counters: Arc<Counters>,
     ) -> Arc<Self> {
         let count = target.limits.concurrency.max(1);
         Arc::new(Link {
@@ -113,6 +119,7 @@ impl Link {
             requests: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             logs,
+            counters,
             gate,
             target,
         })
@@ -120,13 +127,15 @@ impl Link {
 
     /// Begins an incoming exchange: sends its encoded head, and `data` if the whole body is at hand.
     ///
-    /// `whole`: the body ends with `data`. The caller has taken a permit of the gate, and gives it up if this succeeds.
+    /// `whole`: the body ends with `data`. The caller has taken a permit of the gate, and gives it up if this succeeds,
+    /// and the trace.
     pub(crate) fn begin(
         self: &Arc<Self>,
         head: &[u8],
         data: &[u8],
         whole: bool,
         request: Bytes,
+        trace: &mut Option<Box<GuestTrace>>,
     ) -> Result<Handle, BeginError> {
         if self.lost.is_cancelled() {
             return Err(BeginError::Lost);
@@ -166,6 +175,10 @@ impl Link {
             if whole {
                 self.control(Header::new(Kind::End, stream_of(index), 0), &[]);
             }
+        }
+        if let Some(mut trace) = trace.take() {
+            trace.begun();
+            place.trace = Some(trace);
         }
         self.active.fetch_add(1, Ordering::Relaxed);
         drop(place);
@@ -237,6 +250,7 @@ impl Link {
             place.done = false;
             place.exchange.close();
             place.request = Bytes::new();
+            place.trace = None;
             self.active.fetch_sub(1, Ordering::Relaxed);
             lock(&self.free).push(index);
             self.gate.add_permits(1);
@@ -244,7 +258,7 @@ impl Link {
     }
 
     /// Milliseconds since the link was made.
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

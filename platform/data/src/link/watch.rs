@@ -1,5 +1,7 @@
 //! The times of one incoming exchange, looked at by the sweep instead of by a timer each.
 
+use std::time::Duration;
+
 use platform_model::Limits;
 
 use super::exchange::Exchange;
@@ -22,6 +24,7 @@ pub(crate) enum Verdict {
 /// The times, in milliseconds of the link's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
+    began: u64,
     head_by: u64,
     wall_by: u64,
     post_return: u64,
@@ -34,12 +37,18 @@ impl Watch {
     /// An exchange begins.
     pub(crate) fn begin(&mut self, now: u64, limits: &Limits) {
         *self = Watch {
+            began: now,
             head_by: now.saturating_add(limits.head_timeout_ms),
             wall_by: now.saturating_add(limits.wall_ms),
             post_return: limits.post_return_ms,
             ended_at: None,
             done_by: None,
         };
+    }
+
+    /// Time since the exchange began, at most a millisecond too long.
+    pub(crate) fn passed(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.began).saturating_add(1))
     }
 
     /// The host has reset the exchange.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::worker::{Vm, Worker};
 use crate::link::{Link, drain};
+use crate::metrics::Counters;
 use crate::sync::{lock, watch_fd};
 use crate::{Target, WarmError, WarmReport};
 
@@ -66,6 +67,7 @@ pub(crate) struct Deployment {
     stop: CancellationToken,
     vm: Mutex<Option<VmId>>,
     past: Past,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// Figures of VMs that are gone.
@@ -102,6 +104,7 @@ impl Deployment {
             stop: CancellationToken::new(),
             vm: Mutex::default(),
             past: Past::default(),
+            counters: shared.registry.enter(&target),
             target,
         });
         tokio::spawn(Arc::clone(&deployment).supervise(worker, shared));
@@ -206,6 +209,7 @@ impl Deployment {
         }
         self.take_down(&worker).await;
         self.phase.send_replace(Phase::Stopped);
+        shared.registry.leave(&self.target, &self.counters);
     }
 
     async fn rest(&self, failures: u32) {
@@ -242,6 +246,7 @@ impl Deployment {
             &memory,
             copy(&wake)?,
             Arc::clone(&shared.logs),
+            Arc::clone(&self.counters),
         );
         shared.watch(&link);
         tokio::spawn(drain::run(
@@ -290,9 +295,11 @@ impl Deployment {
             setup: setup.map_or(Duration::ZERO, |setup| *setup),
             ready,
         };
+        self.counters.vm_started();
         self.link.store(Some(Arc::clone(&link)));
         self.phase.send_replace(Phase::Ready(report));
         link.lost.cancelled().await;
+        self.counters.vm_lost();
         let reason = link.reason().unwrap_or("no reason known");
         tracing::warn!(tenant = %self.target.tenant, app = %self.target.app, deployment = %self.target.deployment, reason, "VM is lost");
         link.note(&format!("the sandbox was lost and is made anew: {reason}"));

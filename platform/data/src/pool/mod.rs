@@ -16,6 +16,7 @@ use self::deployment::Deployment;
 use self::worker::Worker;
 use crate::link::drain::Outgoing;
 use crate::link::{Link, SWEEP};
+use crate::metrics::Registry;
 use crate::sync::lock;
 use crate::target::TargetKey;
 use crate::{DataStatus, LogSink, Target};
@@ -27,6 +28,7 @@ const RETIRE_TIME: Duration = Duration::from_secs(600);
 pub(crate) struct Shared {
     pub(crate) logs: Arc<dyn LogSink>,
     pub(crate) egress: Arc<dyn Outgoing>,
+    pub(crate) registry: Arc<Registry>,
     next: AtomicU64,
     links: Mutex<Vec<Weak<Link>>>,
 }
@@ -77,10 +79,12 @@ impl Pool {
         executable: PathBuf,
         logs: Arc<dyn LogSink>,
         egress: Arc<dyn Outgoing>,
+        registry: Arc<Registry>,
     ) -> Self {
         let shared = Arc::new(Shared {
             logs,
             egress,
+            registry,
             next: AtomicU64::new(1),
             links: Mutex::default(),
         });

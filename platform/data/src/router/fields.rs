@@ -8,6 +8,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use super::reject::Reject;
 use crate::link::head::FieldWriter;
+use crate::trace::{Context, TRACEPARENT, TRACESTATE};
 
 /// Fields that belong to the connection, or that frame the message: they never pass.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -189,6 +190,7 @@ pub(crate) fn usable_id(value: &HeaderValue) -> bool {
 }
 
 /// Where a request comes from, as the fields about it say it.
+#[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
     /// The client's address.
     pub(crate) address: &'a str,
@@ -198,6 +200,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) authority: &'a str,
     /// The request's id.
     pub(crate) id: &'a [u8],
+    /// What the component's own spans are within, where the request is traced.
+    pub(crate) trace: Option<&'a Context>,
 }
 
 /// Writes the fields that a component gets.
@@ -216,6 +220,7 @@ pub(crate) fn write_request(
             || *name == header::HOST
             || *name == REQUEST_ID
             || is_forwarding(name)
+            || (origin.trace.is_some() && (*name == TRACEPARENT || *name == TRACESTATE))
             || (has_connection && is_named(headers, name))
             || (join_cookies && *name == header::COOKIE);
         if !held_back {
@@ -248,6 +253,12 @@ pub(crate) fn write_request(
         ],
     );
     fields.put(REQUEST_ID.as_str(), origin.id);
+    if let Some(trace) = origin.trace {
+        fields.put(TRACEPARENT.as_str(), trace.to_string().as_bytes());
+        if !trace.state.is_empty() {
+            fields.put(TRACESTATE.as_str(), trace.state.as_bytes());
+        }
+    }
     fields.finish();
 }
 

@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod fields;
+pub(crate) mod observe;
 mod pump;
 mod reject;
 mod scan;

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use sandbox_abi::message::{MAX_DATA, MAX_PAYLOAD};
 
 use super::fields;
+use super::observe::BodyCount;
 use crate::link::failure::{BadBody, Failure};
 use crate::link::handle::Writer;
 use crate::link::head;
@@ -15,13 +16,18 @@ use crate::link::head;
 const SLOW: Duration = Duration::from_secs(30);
 
 /// Carries `body`, at most `limit` bytes of it. Ends when the body does, or when the guest wants no more.
-pub(crate) async fn run(mut body: Incoming, writer: Writer, limit: u64) {
-    if let Err(bad) = carry(&mut body, &writer, limit).await {
+pub(crate) async fn run(mut body: Incoming, writer: Writer, limit: u64, count: BodyCount) {
+    if let Err(bad) = carry(&mut body, &writer, limit, &count).await {
         writer.fail(Failure::Body(bad));
     }
 }
 
-async fn carry(body: &mut Incoming, writer: &Writer, limit: u64) -> Result<(), BadBody> {
+async fn carry(
+    body: &mut Incoming,
+    writer: &Writer,
+    limit: u64,
+    count: &BodyCount,
+) -> Result<(), BadBody> {
     let mut total: u64 = 0;
     loop {
         // Nothing is read, and no `100 Continue` sent, before the guest can take it.
@@ -45,6 +51,7 @@ async fn carry(body: &mut Incoming, writer: &Writer, limit: u64) -> Result<(), B
         match frame.into_data() {
             Ok(data) => {
                 total = total.saturating_add(data.len() as u64);
+                count.add(data.len());
                 if total > limit {
                     return Err(BadBody::TooLarge);
                 }

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -89,6 +91,8 @@ impl Server {
 
     async fn connection(self: Arc<Self>, number: u64, stream: TcpStream, address: SocketAddr) {
         let _ = stream.set_nodelay(true);
+        let registry = Arc::clone(&self.service.observer.registry);
+        let _connected = registry.node.connected();
         let (close, closed) = oneshot::channel();
         lock(&self.open).insert(number, close);
         if self.closing.is_cancelled() {
@@ -117,12 +121,12 @@ impl Server {
             .max_buf_size(MAX_HEAD);
         let service = Arc::clone(&self.service);
         let seen = begun.clone();
-        let answer = service_fn(move |request| {
+        let answer = service_fn(move |request: Request<Incoming>| {
             let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
             let smuggled = seen.take_request();
             async move {
                 if smuggled {
-                    return Ok(service.refuse_smuggling());
+                    return Ok(service.refuse_smuggling(&peer, &request.into_parts().0));
                 }
                 Ok::<_, Infallible>(service.answer(&peer, request).await)
             }

@@ -18,6 +18,7 @@ use sandbox_abi::message::MAX_PAYLOAD;
 
 use super::body::{self, Body};
 use super::fields::{self, Framing, Origin};
+use super::observe::{Observation, Observed, Observer};
 use super::pump;
 use super::reject::Reject;
 use super::table::Table;
@@ -26,6 +27,7 @@ use crate::link::handle::Handle;
 use crate::link::head::{self, HeadError};
 use crate::link::{BeginError, Link};
 use crate::pool::deployment::{Deployment, Hold, Phase};
+use crate::trace::Step;
 
 /// Longest wait for a VM to get ready.
 const START_WAIT: Duration = Duration::from_secs(15);
@@ -42,6 +44,7 @@ thread_local! {
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) table: ArcSwap<Table>,
+    pub(crate) observer: Arc<Observer>,
     ids: AtomicU64,
     ids_base: u64,
 }
@@ -56,12 +59,13 @@ pub(crate) struct Peer {
 
 impl Service {
     /// A service that knows no host.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(observer: Arc<Observer>) -> Self {
         let mut seed = [0; 8];
         // Without randomness ids still are unique within this process.
         let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
         Service {
             table: ArcSwap::default(),
+            observer,
             ids: AtomicU64::new(0),
             ids_base: u64::from_le_bytes(seed),
         }
@@ -87,28 +91,34 @@ impl Service {
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(
+        &self,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> Response<Observed> {
         let (parts, body) = request.into_parts();
         let id = fields::request_id(&parts.headers, || self.make_id());
-        let mut response = match self.exchange(peer, &parts, body, &id).await {
+        let mut seen = self.observer.begin(peer, &parts, &id);
+        let mut response = match self.exchange(peer, &parts, body, &id, &mut seen).await {
             Ok(response) => response,
             Err(reject) => reject.response(std::str::from_utf8(&id).unwrap_or_default()),
         };
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
-        response
+        seen.answered(response)
     }
 
     /// Answers a request that has two lengths.
-    pub(crate) fn refuse_smuggling(&self) -> Response<Body> {
+    pub(crate) fn refuse_smuggling(&self, peer: &Arc<Peer>, parts: &Parts) -> Response<Observed> {
         let id = self.make_id();
+        let seen = self.observer.begin(peer, parts, &id);
         let reject = Reject::Malformed("there are both Content-Length and Transfer-Encoding");
         let mut response = reject.response(std::str::from_utf8(&id).unwrap_or_default());
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
-        response
+        seen.answered(response)
     }
 
     async fn exchange(
@@ -117,11 +127,13 @@ impl Service {
         parts: &Parts,
         body: Incoming,
         id: &Bytes,
+        seen: &mut Observation,
     ) -> Result<Response<Body>, Reject> {
         fields::check(&parts.method, &parts.headers)?;
         let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
         let hold = self.route(authority)?;
         let deployment = &hold.0;
+        seen.routed(deployment, authority);
         check_limits(parts, &body, deployment)?;
 
         let whole = body.is_end_stream();
@@ -130,13 +142,15 @@ impl Service {
             node: &peer.node,
             authority,
             id,
+            trace: None,
         };
-        let handle = begin(deployment, parts, &origin, whole, id).await?;
+        let handle = begin(deployment, parts, origin, whole, id, seen).await?;
         if !whole {
             tokio::spawn(pump::run(
                 body,
                 handle.writer(),
                 deployment.target.limits.request_body_bytes,
+                seen.body_count(),
             ));
         }
         let raw = handle
@@ -191,25 +205,28 @@ fn check_limits(parts: &Parts, body: &Incoming, deployment: &Deployment) -> Resu
 async fn begin(
     deployment: &Arc<Deployment>,
     parts: &Parts,
-    origin: &Origin<'_>,
+    origin: Origin<'_>,
     whole: bool,
     id: &Bytes,
+    seen: &Observation,
 ) -> Result<Handle, Reject> {
-    take_turn(deployment).await?;
+    take_turn(deployment, seen).await?;
     // From here a permit is ours, until an exchange takes it over.
     let permit = Permit(deployment);
     let mut full = false;
+    let mut guest = seen.guest();
     loop {
-        let link = serving_link(deployment).await?;
+        let link = serving_link(deployment, seen).await?;
         let mut room = std::pin::pin!(link.outbox.room());
         room.as_mut().enable();
         let begun = ENCODED.with_borrow_mut(|buffer| {
             buffer.clear();
-            encode(buffer, parts, origin);
+            let trace = guest.as_ref().map(|guest| guest.context());
+            encode(buffer, parts, &Origin { trace, ..origin });
             if buffer.len() > MAX_PAYLOAD {
                 None
             } else {
-                Some(link.begin(buffer, &[], whole, id.clone()))
+                Some(link.begin(buffer, &[], whole, id.clone(), &mut guest))
             }
         });
         match begun {
@@ -246,7 +263,7 @@ impl Drop for Permit<'_> {
 }
 
 /// Takes a permit, after waiting in the queue if it must be.
-async fn take_turn(deployment: &Deployment) -> Result<(), Reject> {
+async fn take_turn(deployment: &Deployment, seen: &Observation) -> Result<(), Reject> {
     if let Ok(permit) = deployment.gate.try_acquire() {
         permit.forget();
         return Ok(());
@@ -256,8 +273,9 @@ async fn take_turn(deployment: &Deployment) -> Result<(), Reject> {
     if deployment.waiting.fetch_add(1, Ordering::Relaxed) >= limits.queue {
         return Err(Reject::Busy(limits.concurrency, limits.queue));
     }
+    let wait = seen.wait(Step::Queue);
     let permit = tokio::time::timeout(QUEUE_WAIT, deployment.gate.acquire()).await;
-    drop(waiting);
+    drop((wait, waiting));
     match permit {
         Ok(Ok(permit)) => {
             permit.forget();
@@ -276,12 +294,13 @@ impl Drop for Waiting<'_> {
 }
 
 /// The link to the VM that serves; waits for one that starts.
-async fn serving_link(deployment: &Deployment) -> Result<Arc<Link>, Reject> {
+async fn serving_link(deployment: &Deployment, seen: &Observation) -> Result<Arc<Link>, Reject> {
     if let Some(link) = &*deployment.link.load()
         && !link.lost.is_cancelled()
     {
         return Ok(Arc::clone(link));
     }
+    let _wait = seen.wait(Step::SandboxStart);
     let wait = async {
         let mut phase = deployment.phase.subscribe();
         loop {

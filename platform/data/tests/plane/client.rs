@@ -6,12 +6,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use platform_data::{DataConfig, DataPlane, LogRecord, LogSink, RouteTable, Target};
-use platform_model::{Digest, Limits};
+use platform_data::{
+    AccessRecord, DataConfig, DataPlane, LogRecord, LogSink, Observe, RouteTable, Target,
+};
+use platform_model::{Access, Digest, Limits};
 
 /// Keeps what is logged.
 #[derive(Default)]
-pub struct Logs(pub Mutex<Vec<(Option<String>, String)>>);
+pub struct Logs(
+    pub Mutex<Vec<(Option<String>, String)>>,
+    pub Mutex<Vec<(String, Access)>>,
+);
 
 impl LogSink for Logs {
     fn write(&self, record: LogRecord<'_>) {
@@ -20,6 +25,11 @@ impl LogSink for Logs {
             String::from_utf8_lossy(record.bytes).into_owned(),
         );
         self.0.lock().unwrap().push(line);
+    }
+
+    fn access(&self, record: AccessRecord<'_>) {
+        let line = (record.request.to_owned(), record.to_access());
+        self.1.lock().unwrap().push(line);
     }
 }
 
@@ -35,6 +45,11 @@ pub struct Node {
 impl Node {
     /// A node without apps.
     pub fn new() -> Self {
+        Self::seen(Observe::default())
+    }
+
+    /// A node without apps, whose requests are seen so.
+    pub fn seen(observe: Observe) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -46,6 +61,7 @@ impl Node {
             listen: "127.0.0.1:0".parse().unwrap(),
             worker: std::env::current_exe().unwrap(),
             logs: sink,
+            observe,
         };
         let plane = runtime
             .block_on(async { DataPlane::start(config) })
@@ -61,7 +77,12 @@ impl Node {
 
     /// A node with the app `app.localhost` of the default tenant.
     pub fn with_app(limits: Limits) -> Self {
-        let node = Self::new();
+        Self::seen_with_app(limits, Observe::default())
+    }
+
+    /// A node with the app `app.localhost` of the default tenant, whose requests are seen so.
+    pub fn seen_with_app(limits: Limits, observe: Observe) -> Self {
+        let node = Self::seen(observe);
         let target = node.target("default", "app", 1, limits, &["127.0.0.1"], "");
         node.publish("app.localhost", target);
         node

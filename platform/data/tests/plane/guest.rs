@@ -435,7 +435,7 @@ impl Guest<'_> {
                 ..Stream::default()
             },
         );
-        self.send(Kind::Request, FLAG_END, id, 0, &payload);
+        self.send(Kind::Request, FLAG_END, id, parent, &payload);
     }
 
     fn call_head(&mut self, id: u32, payload: &[u8], whole: bool) {

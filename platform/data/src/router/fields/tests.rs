@@ -24,6 +24,7 @@ fn sent(version: Version, headers: &HeaderMap) -> HeaderMap {
         address: "10.0.0.9",
         node: "10.0.0.9",
         authority: "a.localhost:80",
+        trace: None,
         id: b"id",
     };
     let mut buffer = Vec::new();
