@@ -26,7 +26,8 @@ pub const FLAG_END: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// Head of a request ([`crate::head`]); host to guest: incoming, guest to host: outgoing.
+    /// Head of a request ([`crate::head`]); host to guest: incoming, guest to host: outgoing. `aux` of an outgoing one:
+    /// the incoming exchange that makes it, or 0.
     Request = 1,
     /// Head of a response.
     Response = 2,

@@ -295,7 +295,7 @@ impl outgoing_handler::Host for State {
         }
         let id = streams::open();
         self.outgoing.push(id);
-        let mut header = Header::new(Kind::Request, id, 0);
+        let mut header = Header::new(Kind::Request, id, self.id);
         match request.body.take() {
             Some(body) => {
                 streams::send_head(header, &payload);
