@@ -53,6 +53,25 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The address of the metrics.
+    #[error("cannot listen on {address}: choose another with --metrics")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The filter of the node's own log.
+    #[error("--log {filter:?} cannot be read: {reason}")]
+    LogFilter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The settings for traces.
+    #[error("traces cannot be sent: see to the environment, OTEL_EXPORTER_OTLP_…")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The apps cannot be restored.
     #[error("the apps cannot be restored")]
     Restore(#[source] DeployError),
@@ -73,8 +92,9 @@ impl Failure {
             Self::Kvm(_) => 3,
             Self::DataDir(_) | Self::Token(_) => 4,
             Self::State(_) => 5,
-            Self::Data(_) | Self::Admin { .. } => 6,
-            Self::Restore(_) | Self::Part { .. } => 1,
+            Self::Data(_) | Self::Admin { .. } | Self::Metrics { .. } => 6,
+            Self::LogFilter { .. } => USAGE,
+            Self::Restore(_) | Self::Traces(_) | Self::Part { .. } => 1,
         }
     }
 }

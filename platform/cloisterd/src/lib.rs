@@ -14,14 +14,18 @@
 //! | `token` | the token of the admin API |
 //! | `compiler` | the compiler's process, as the control plane sees it |
 //! | `logging` | the node's own log, on standard error |
+//! | `access` | where requests are told of when they have ended |
+//! | `otlp` | sends traces to a collector |
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod compiler;
 pub mod failure;
 mod kvm;
 mod logging;
 mod node;
 pub mod options;
+mod otlp;
 pub mod role;
 mod token;

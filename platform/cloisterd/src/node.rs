@@ -4,17 +4,19 @@
 //! the admin API takes no more requests, requests to the apps in flight are answered, logs are stored.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use platform_control::api::{About, Api};
+use platform_control::api::{About, Api, metrics_router};
 use platform_control::components::Components;
 use platform_control::data_dir::{DataDir, DataDirError};
 use platform_control::engine::{Engine, Parts};
 use platform_control::logs::Logs;
+use platform_control::metrics::SpanCounters;
 use platform_control::store::SledStore;
+use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
 use platform_model::Endpoints;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,13 +24,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Sinks;
 use crate::compiler::CompilerProcess;
 use crate::failure::Failure;
-use crate::options::Options;
+use crate::options::{AccessLog, Options};
+use crate::otlp::{self, Exporting};
 use crate::{kvm, logging, token};
 
 /// The file that says where the node listens.
 const ENDPOINTS: &str = "endpoints.json";
+
+/// Version of the node.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Version of wasmtime that compiles components and runs them: the one that the workspace pins.
 const WASMTIME: &str = "48.0.8";
@@ -41,7 +48,7 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    logging::start(options.log_format);
+    logging::start(options.log_format, &options.log)?;
     let started = Instant::now();
     kvm::check(Path::new(kvm::DEVICE))?;
     raise_file_limit();
@@ -50,12 +57,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let store = open_store(&dir)?;
     let token = token::read_or_create(&dir)?;
     let admin = listen(options)?;
+    let metrics = options.metrics.map(listen_for_metrics).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(part("the runtime"))?;
     let ended = runtime.block_on(async {
-        let node = Node::start(options, &dir, store, &token, admin, started).await?;
+        let listeners = Listeners { admin, metrics };
+        let node = Node::start(options, &dir, store, &token, listeners, started).await?;
         wait_for_signal().await?;
         node.stop(&dir).await;
         Ok(())
@@ -76,12 +85,19 @@ fn open_store(dir: &DataDir) -> Result<SledStore, Failure> {
     Ok(store?)
 }
 
+/// Addresses that were taken before anything runs.
+struct Listeners {
+    admin: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
 /// The parts that run.
 struct Node {
     data: DataPlane,
     logs: Logs,
     stop: CancellationToken,
     admin: JoinHandle<io::Result<()>>,
+    traces: Option<Exporting>,
 }
 
 impl Node {
@@ -90,16 +106,26 @@ impl Node {
         dir: &DataDir,
         store: SledStore,
         token: &str,
-        admin: TcpListener,
+        listeners: Listeners,
         started: Instant,
     ) -> Result<Self, Failure> {
         let exe = std::env::current_exe().map_err(part("the executable again"))?;
         let logs = Logs::open(dir.logs()).map_err(part("the log"))?;
+        let sinks = Sinks::new(logs.clone(), options.access_log);
+        let Traces {
+            tracing,
+            exporting,
+            counters,
+        } = traces(options)?;
         let data = DataPlane::start(DataConfig {
             listen: options.listen,
             worker: exe.clone(),
-            logs: Arc::new(logs.clone()),
-            observe: Observe::default(),
+            logs: Arc::new(sinks.map_err(part("the access log"))?),
+            observe: Observe {
+                access: options.access_log != AccessLog::Off,
+                listed_apps: options.metrics_apps,
+                tracing,
+            },
         })?;
         let engine = Engine::new(Parts {
             store: Arc::new(store),
@@ -113,19 +139,27 @@ impl Node {
         engine.start().await.map_err(Failure::Restore)?;
         let stop = CancellationToken::new();
         let about = About {
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
             wasmtime: WASMTIME,
             started,
+            spans: counters,
         };
-        let router = Api::new(engine, token, about, stop.clone()).router();
-        let address = admin.local_addr().map_err(part("the admin API"))?;
-        let admin = tokio::net::TcpListener::from_std(admin).map_err(part("the admin API"))?;
-        let shutdown = stop.clone().cancelled_owned();
-        let serve = axum::serve(admin, router).with_graceful_shutdown(shutdown);
-        let admin = tokio::spawn(async move { serve.await });
+        let api = Api::new(engine, token, about, stop.clone());
+        let mut metrics = None;
+        if let Some(listener) = listeners.metrics {
+            let router = metrics_router(api.metrics().clone());
+            metrics = Some(
+                serve(listener, router, &stop)
+                    .map_err(part("the metrics"))?
+                    .0,
+            );
+        }
+        let served = serve(listeners.admin, api.router(), &stop);
+        let (address, admin) = served.map_err(part("the admin API"))?;
         let endpoints = Endpoints {
             listen: data.local_addr(),
             admin: address,
+            metrics,
         };
         write_endpoints(dir, &endpoints)?;
         warn_if_open(&endpoints);
@@ -136,6 +170,7 @@ impl Node {
             logs,
             stop,
             admin,
+            traces: exporting,
         })
     }
 
@@ -154,12 +189,52 @@ impl Node {
                 tracing::warn!("admin requests were cut off");
             }
             self.logs.stop().await;
+            if let Some(traces) = self.traces {
+                traces.stop().await;
+            }
         };
         tokio::select! {
             () = stopped => tracing::info!("stopped"),
             _ = wait_for_signal() => tracing::warn!("stopped by a second signal: requests were cut off"),
         }
     }
+}
+
+/// How requests are traced, and the task that sends what comes of it.
+#[derive(Default)]
+struct Traces {
+    tracing: Option<Tracing>,
+    exporting: Option<Exporting>,
+    counters: Option<Arc<SpanCounters>>,
+}
+
+fn traces(options: &Options) -> Result<Traces, Failure> {
+    let Some(endpoint) = &options.otlp_endpoint else {
+        return Ok(Traces::default());
+    };
+    let counters = Arc::new(SpanCounters::default());
+    let (sink, exporting) = otlp::start(endpoint, VERSION, &counters)?;
+    Ok(Traces {
+        tracing: Some(Tracing {
+            sink: Arc::new(sink),
+            ratio: options.trace_ratio,
+        }),
+        exporting: Some(exporting),
+        counters: Some(counters),
+    })
+}
+
+/// Serves routes until `stop` is cancelled.
+fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: &CancellationToken,
+) -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let shutdown = stop.clone().cancelled_owned();
+    let serve = axum::serve(listener, router).with_graceful_shutdown(shutdown);
+    Ok((address, tokio::spawn(async move { serve.await })))
 }
 
 fn components(dir: &DataDir) -> Result<Components, Failure> {
@@ -170,15 +245,19 @@ fn components(dir: &DataDir) -> Result<Components, Failure> {
 
 /// Binds the admin API's address.
 fn listen(options: &Options) -> Result<TcpListener, Failure> {
-    let bind = || {
-        let listener = TcpListener::bind(options.admin)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| Failure::Admin {
-        address: options.admin,
-        source,
-    })
+    let address = options.admin;
+    bind(address).map_err(|source| Failure::Admin { address, source })
+}
+
+/// Binds the address of the metrics.
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+    bind(address).map_err(|source| Failure::Metrics { address, source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Waits for SIGTERM or SIGINT.

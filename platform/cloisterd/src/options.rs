@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use http::Uri;
 
 use crate::failure;
 
@@ -16,6 +17,19 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Where requests are told of when they have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// In the log of their app, as the stream access.
+    App,
+    /// On standard output, one JSON object a line.
+    Stdout,
+    /// Both.
+    Both,
 }
 
 /// Runs a Cloister node: serves WebAssembly components over HTTP, each tenant's in microVMs of its own.
@@ -31,9 +45,67 @@ pub struct Options {
     /// Address of the admin API; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7381")]
     pub admin: SocketAddr,
-    /// How the node's own log is written to standard error; CLOISTER_LOG sets what is (default: info)
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// How the node's own log is written to standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "human",
+        env = "CLOISTER_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
+    /// What the node's own log has: a level, or several for its parts such as info,platform_data=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "CLOISTER_LOG"
+    )]
+    pub log: String,
+    /// Where requests are told of when they have ended, at most 1000 a second of a deployment
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "app",
+        env = "CLOISTER_ACCESS_LOG"
+    )]
+    pub access_log: AccessLog,
+    /// Address of a listener that serves just /metrics and wants no token [default: none; the admin API has /metrics]
+    #[arg(long, value_name = "IP:PORT", env = "CLOISTER_METRICS")]
+    pub metrics: Option<SocketAddr>,
+    /// Apps that have metrics of their own; those beyond are shown as one
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        env = "CLOISTER_METRICS_APPS"
+    )]
+    pub metrics_apps: usize,
+    /// Base URL of a collector that takes traces by OTLP over HTTP [default: requests are not traced]
+    #[arg(long, value_name = "URL", value_parser = collector, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Uri>,
+    /// Share of requests that are traced, from 0 to 1
+    #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
+    pub trace_ratio: f64,
+}
+
+/// Reads the URL of a collector.
+fn collector(text: &str) -> Result<Uri, &'static str> {
+    let uri = text.parse::<Uri>().ok();
+    let usable = |uri: &Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && uri.query().is_none()
+    };
+    uri.filter(usable)
+        .ok_or("give the base URL of an OTLP receiver, such as http://127.0.0.1:4318")
+}
+
+/// Reads a share.
+fn ratio(text: &str) -> Result<f64, &'static str> {
+    let ratio = text.parse().ok();
+    ratio
+        .filter(|ratio| (0.0..=1.0).contains(ratio))
+        .ok_or("give a number from 0 to 1, such as 0.01")
 }
 
 /// Reads the command line; the first argument is the executable's name.
@@ -65,6 +137,30 @@ mod tests {
         let options = parse("cloisterd --data /var/lib/cloister").unwrap();
         assert_eq!(options.listen.to_string(), "127.0.0.1:7380");
         assert_eq!(options.admin.to_string(), "127.0.0.1:7381");
+        assert_eq!(options.access_log, AccessLog::App);
+        assert!(options.metrics.is_none() && options.otlp_endpoint.is_none());
         assert!(parse("cloisterd --data /x --listen nowhere").is_err());
+    }
+
+    #[test]
+    fn traces_have_a_collector_and_a_share() {
+        let line = "cloisterd --data /x --otlp-endpoint http://c:4318 --trace-ratio 0.25";
+        let options = parse(line).unwrap();
+        assert_eq!(options.otlp_endpoint.unwrap().host(), Some("c"));
+        assert!((options.trace_ratio - 0.25).abs() < f64::EPSILON);
+        for wrong in [
+            "--otlp-endpoint c:4318",
+            "--otlp-endpoint ftp://c/",
+            "--otlp-endpoint http://c/?x",
+            "--trace-ratio 2",
+            "--trace-ratio NaN",
+            "--log-format xml",
+            "--access-log maybe",
+        ] {
+            assert!(
+                parse(&format!("cloisterd --data /x {wrong}")).is_err(),
+                "{wrong}"
+            );
+        }
     }
 }

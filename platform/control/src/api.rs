@@ -3,6 +3,7 @@
 //! | method and path | what |
 //! |---|---|
 //! | `GET /healthz` | whether the node is up; the one path that needs no token |
+//! | `GET /metrics` | what is counted, for Prometheus |
 //! | `GET /v1/status` | VMs and workers |
 //! | `GET /v1/tenants` | tenants |
 //! | `PUT`, `DELETE /v1/tenants/{tenant}` | creates and deletes one |
@@ -24,6 +25,7 @@ use axum::routing::{get, post, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::metrics::{Metrics, SpanCounters};
 use crate::problem::{ApiError, Code};
 
 mod apps;
@@ -32,25 +34,27 @@ mod components;
 mod deployments;
 mod input;
 mod logs;
+mod metrics;
 mod status;
 mod tenants;
 mod trace;
+
+pub use metrics::router as metrics_router;
 
 /// What the API answers from. Clones are the same.
 #[derive(Clone)]
 pub struct Api {
     engine: Arc<Engine>,
     token: auth::Token,
-    version: &'static str,
-    wasmtime: &'static str,
-    started: Instant,
+    about: About,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Api")
-            .field("version", &self.version)
+            .field("about", &self.about)
             .finish_non_exhaustive()
     }
 }
@@ -64,20 +68,28 @@ pub struct About {
     pub wasmtime: &'static str,
     /// When the node started.
     pub started: Instant,
+    /// Spans on their way to the collector, where requests are traced.
+    pub spans: Option<Arc<SpanCounters>>,
 }
 
 impl Api {
     /// The API of `engine` for whoever holds `token`. When `stop` is cancelled, answers that follow a log end.
     #[must_use]
     pub fn new(engine: Arc<Engine>, token: &str, about: About, stop: CancellationToken) -> Self {
+        let (sandboxes, logs) = (engine.sandboxes().clone(), engine.logs().clone());
         Self {
+            metrics: Metrics::new(sandboxes, logs, about.clone()),
             engine,
             token: auth::Token::new(token),
-            version: about.version,
-            wasmtime: about.wasmtime,
-            started: about.started,
+            about,
             stop,
         }
+    }
+
+    /// What is counted, for a listener of its own: [`metrics_router`].
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The routes.
@@ -85,6 +97,7 @@ impl Api {
         let of_app = "/v1/tenants/{tenant}/apps/{app}";
         let under = |path: &str| format!("{of_app}{path}");
         Router::new()
+            .route("/metrics", get(metrics::of_node))
             .route("/v1/status", get(status::status))
             .route("/v1/tenants", get(tenants::list))
             .route(

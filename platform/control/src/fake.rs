@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use platform_data::metrics::DataMetrics;
 use platform_data::{DataStatus, RouteTable, Target, WarmError, WarmReport};
 use platform_model::DeploymentId;
 
@@ -80,6 +81,10 @@ impl Sandboxes for Memory {
 
     fn status(&self) -> BoxFuture<'_, DataStatus> {
         Box::pin(std::future::ready(DataStatus::default()))
+    }
+
+    fn metrics(&self) -> DataMetrics {
+        DataMetrics::default()
     }
 }
 

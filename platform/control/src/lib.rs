@@ -16,6 +16,7 @@
 //! | [`sandbox`] | the neighbours as traits: compiler and data plane |
 //! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |
 //! | [`logs`] | what components write |
+//! | [`metrics`] | what is counted, as a page for Prometheus |
 //! | [`problem`] | errors of the API, with their codes |
 //! | [`api`] | the admin API |
 
@@ -28,6 +29,7 @@ pub mod engine;
 #[cfg(test)]
 mod fake;
 pub mod logs;
+pub mod metrics;
 pub mod problem;
 pub mod sandbox;
 pub mod store;

@@ -134,6 +134,12 @@ impl Logs {
         read.await.map_err(io::Error::other)?
     }
 
+    /// Bytes of output of components that were dropped since the node started.
+    #[must_use]
+    pub fn dropped_bytes(&self) -> u64 {
+        self.queue.dropped_bytes()
+    }
+
     /// Forgets an app's log.
     pub async fn delete(&self, tenant: &TenantName, app: &AppName) {
         let key = (tenant.clone(), app.clone());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use platform_data::metrics::DataMetrics;
 use platform_data::{DataPlane, DataStatus, RouteTable, Target, WarmError, WarmReport};
 
 /// A future that a trait object gives.
@@ -55,6 +56,8 @@ pub trait Sandboxes: Send + Sync + 'static {
     fn publish(&self, table: RouteTable);
     /// What is running; see [`DataPlane::status`].
     fn status(&self) -> BoxFuture<'_, DataStatus>;
+    /// What is counted; see [`DataPlane::metrics`].
+    fn metrics(&self) -> DataMetrics;
 }
 
 impl Sandboxes for DataPlane {
@@ -72,5 +75,9 @@ impl Sandboxes for DataPlane {
 
     fn status(&self) -> BoxFuture<'_, DataStatus> {
         Box::pin(DataPlane::status(self))
+    }
+
+    fn metrics(&self) -> DataMetrics {
+        DataPlane::metrics(self)
     }
 }

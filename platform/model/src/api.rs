@@ -33,6 +33,9 @@ pub struct Endpoints {
     pub listen: std::net::SocketAddr,
     /// The address of the admin API, `IP:PORT`.
     pub admin: std::net::SocketAddr,
+    /// The address that serves just `/metrics`, `IP:PORT`, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<std::net::SocketAddr>,
 }
 
 /// A tenant: whose apps share a worker process and nothing else with anybody.

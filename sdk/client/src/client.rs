@@ -73,6 +73,17 @@ impl Client {
         self.get(&["v1", "status"]).await
     }
 
+    /// What the node counts, as text for Prometheus.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let request = self
+            .transport
+            .request(Method::GET, &["metrics"], Some(QUICK));
+        self.transport.text(request).await
+    }
+
     /// Every tenant.
     ///
     /// # Errors

@@ -107,6 +107,18 @@ impl Transport {
         self.read(response).await
     }
 
+    /// Sends, and reads the text of the answer.
+    pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, ClientError> {
+        let response = self.send(request).await?;
+        let (url, status) = (response.url().to_string(), response.status().as_u16());
+        let body = self.body(response, MAX_ANSWER).await?;
+        String::from_utf8(body.into()).map_err(|e| ClientError::Unexpected {
+            url,
+            status,
+            reason: e.to_string(),
+        })
+    }
+
     /// Reads the JSON of an answer.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Tenants,
     /// Show what the node is doing: its VMs and workers
     Status,
+    /// Print what the node counts, as Prometheus reads it
+    Metrics,
     /// Check whether this host can run a node, and say what to do where it cannot
     Doctor(DoctorArgs),
     /// Print completions for a shell

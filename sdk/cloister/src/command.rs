@@ -6,6 +6,7 @@ mod delete;
 mod deploy;
 mod deployments;
 mod logs;
+mod metrics;
 mod status;
 mod tenants;
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
         Command::Tenants => tenants::run(&client(global)?, terminal).await,
+        Command::Metrics => metrics::run(&client(global)?, terminal).await,
         Command::Status => status::run(&client(global)?, terminal).await,
     }
 }

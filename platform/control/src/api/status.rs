@@ -10,7 +10,7 @@ use super::Api;
 pub(super) async fn health(State(api): State<Api>) -> Json<Health> {
     Json(Health {
         status: "ok".to_owned(),
-        version: api.version.to_owned(),
+        version: api.about.version.to_owned(),
     })
 }
 
@@ -18,9 +18,9 @@ pub(super) async fn health(State(api): State<Api>) -> Json<Health> {
 pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
     let data = api.engine.sandboxes().status().await;
     Json(Status {
-        version: api.version.to_owned(),
-        uptime_seconds: api.started.elapsed().as_secs(),
-        wasmtime: api.wasmtime.to_owned(),
+        version: api.about.version.to_owned(),
+        uptime_seconds: api.about.started.elapsed().as_secs(),
+        wasmtime: api.about.wasmtime.to_owned(),
         vms: data.vms,
         workers: data.workers,
     })

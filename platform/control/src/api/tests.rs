@@ -30,6 +30,7 @@ impl Client {
             version: "1.2.3",
             wasmtime: "48",
             started: Instant::now(),
+            spans: None,
         };
         let stop = CancellationToken::new();
         let api = Api::new(Arc::clone(&node.engine), TOKEN, about, stop.clone());
@@ -452,4 +453,42 @@ async fn a_follower_ends_with_its_moment() {
     let path = format!("/v1/tenants/default/apps/shop/logs?follow=true&until={until}");
     let (status, body) = client.call("GET", &path, "").await;
     assert_eq!((status, body), (200, Value::Null));
+}
+
+#[tokio::test]
+async fn metrics_need_the_token_but_on_a_listener_of_their_own() {
+    let client = Client::new().await;
+    let (status, _) = json_of(
+        client
+            .send(Request::get("/metrics").body(Body::empty()).unwrap())
+            .await,
+    )
+    .await;
+    assert_eq!(status, 401);
+    let request = Request::get("/metrics").header("authorization", format!("Bearer {TOKEN}"));
+    let response = client.send(request.body(Body::empty()).unwrap()).await;
+    let node = Node::start(tempfile::tempdir().unwrap().path()).await;
+    let about = About {
+        version: "1.2.3",
+        wasmtime: "48",
+        started: Instant::now(),
+        spans: None,
+    };
+    let api = Api::new(node.engine, TOKEN, about, CancellationToken::new());
+    let open = metrics_router(api.metrics().clone());
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    for response in [response, open.clone().oneshot(request).await.unwrap()] {
+        assert_eq!(response.status(), StatusCode::OK);
+        let kind = response.headers()["content-type"].to_str().unwrap();
+        assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+        let page = response.into_body().collect().await.unwrap().to_bytes();
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        let build = "cloister_build_info{version=\"1.2.3\",wasmtime=\"48\"} 1\n";
+        assert!(page.contains(build), "{page}");
+    }
+    let request = Request::get("/v1/status").body(Body::empty()).unwrap();
+    assert_eq!(
+        open.oneshot(request).await.unwrap().status(),
+        StatusCode::NOT_FOUND
+    );
 }

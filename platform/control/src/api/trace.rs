@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use platform_model::Problem;
+use tracing::Instrument as _;
 
 /// Header of the request's id.
 const REQUEST_ID: &str = "x-request-id";
@@ -22,7 +23,9 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let begin = Instant::now();
-    let mut response = next.run(request).await;
+    // Whatever the node's log has to say meanwhile carries the id.
+    let span = tracing::info_span!("admin", request = %id);
+    let mut response = next.run(request).instrument(span).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = with_problem(response, problem.with_request_id(&id));
     }
@@ -30,14 +33,19 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    tracing::debug!(%id, %method, path, status, took = ?begin.elapsed(), "admin request");
+    tracing::debug!(request = %id, %method, path, status, took = ?begin.elapsed(), "admin request");
     response
 }
 
 /// Gives a response its problem as body.
 fn with_problem(mut response: Response, problem: Problem) -> Response {
     if problem.status >= 500 {
-        tracing::error!(id = ?problem.request_id, code = problem.code, detail = problem.detail, "admin request failed");
+        tracing::error!(
+            request = problem.request_id,
+            code = problem.code,
+            detail = problem.detail,
+            "admin request failed"
+        );
     }
     // A problem is numbers and texts: always JSON.
     let body = serde_json::to_vec(&problem).unwrap_or_default();

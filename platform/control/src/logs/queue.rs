@@ -117,6 +117,8 @@ struct State {
     messages: VecDeque<Message>,
     queued: usize,
     gates: HashMap<LogKey, Gate>,
+    /// Bytes of output that were dropped, of all apps.
+    dropped: u64,
     /// The thread has ended: nothing is taken any more.
     closed: bool,
 }
@@ -235,6 +237,11 @@ impl Queue {
         told
     }
 
+    /// Bytes of output that were dropped until now, of all apps.
+    pub(super) fn dropped_bytes(&self) -> u64 {
+        self.lock().dropped
+    }
+
     /// Forgets what was dropped of an app.
     pub(super) fn forget(&self, key: &LogKey) {
         if let Some(gate) = self.lock().gates.get_mut(key) {
@@ -285,6 +292,7 @@ impl State {
     }
 
     fn drop_bytes(&mut self, key: &LogKey, deployment: DeploymentId, bytes: usize, now: Instant) {
+        self.dropped += bytes as u64;
         let dropped = self.gate(key, now).dropped.get_or_insert(Dropped {
             deployment,
             bytes: 0,

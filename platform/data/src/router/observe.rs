@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -38,7 +38,7 @@ pub(crate) struct Observation {
     began: Instant,
     /// The counters of its deployment, once it has found one.
     counters: Option<Arc<Counters>>,
-    /// What the access log will say, where there is one.
+    /// What the access log will say, and the node's own at the level debug, where one of them wants it.
     told: Option<Box<Told>>,
     trace: Option<Box<RequestTrace>>,
     status: Option<u16>,
@@ -47,7 +47,7 @@ pub(crate) struct Observation {
     bytes_out: u64,
 }
 
-/// What the access log says of a request, as far as it is known at its beginning.
+/// What a log says of a request, as far as it is known at its beginning.
 struct Told {
     id: Bytes,
     method: Method,
@@ -83,7 +83,7 @@ impl Observer {
         parts: &Parts,
         id: &Bytes,
     ) -> Observation {
-        let told = self.access.as_ref().map(|_| {
+        let told = (self.access.is_some() || tracing::enabled!(tracing::Level::DEBUG)).then(|| {
             Box::new(Told {
                 id: id.clone(),
                 method: parts.method.clone(),
@@ -158,6 +158,36 @@ impl Observation {
             }
         })
     }
+
+    /// Tells of it, now that it has ended: the node's own log where that wants it, and the access log.
+    fn tell(&self, told: &Told, target: &Target, counters: &Counters, duration: Duration) {
+        let request = str::from_utf8(&told.id).unwrap_or_default();
+        let (method, path) = (told.method.as_str(), told.uri.path());
+        tracing::debug!(request, tenant = %target.tenant, app = %target.app, deployment = %target.deployment,
+            method, path, status = self.status, complete = self.complete, took = ?duration, "request");
+        let observer = &self.observer;
+        let Some(log) = &observer.access else {
+            return;
+        };
+        let Some(untold) = counters.may_tell(observer.started.elapsed().as_secs()) else {
+            return;
+        };
+        log.access(AccessRecord {
+            tenant: &target.tenant,
+            app: &target.app,
+            deployment: target.deployment,
+            request,
+            method,
+            path,
+            status: self.status,
+            complete: self.complete,
+            bytes_in: told.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out,
+            duration,
+            client: &told.peer.address,
+            untold,
+        });
+    }
 }
 
 impl Drop for Observation {
@@ -174,28 +204,11 @@ impl Drop for Observation {
         };
         let duration = self.began.elapsed();
         counters.ended(self.status, self.complete, self.bytes_out, duration);
-        let (Some(told), Some(log)) = (&self.told, &observer.access) else {
-            return;
-        };
-        let second = observer.started.elapsed().as_secs();
-        let (Some(target), Some(untold)) = (&told.target, counters.may_tell(second)) else {
-            return;
-        };
-        log.access(AccessRecord {
-            tenant: &target.tenant,
-            app: &target.app,
-            deployment: target.deployment,
-            request: str::from_utf8(&told.id).unwrap_or_default(),
-            method: told.method.as_str(),
-            path: told.uri.path(),
-            status: self.status,
-            complete: self.complete,
-            bytes_in: told.bytes_in.load(Ordering::Relaxed),
-            bytes_out: self.bytes_out,
-            duration,
-            client: &told.peer.address,
-            untold,
-        });
+        if let Some(told) = &self.told
+            && let Some(target) = &told.target
+        {
+            self.tell(told, target, counters, duration);
+        }
     }
 }
 
