@@ -8,6 +8,7 @@
 //! - [`admin`]: the admin API over plain HTTP, so that the API itself is tested and not a client of it.
 //! - [`client`]: HTTP/1.1 and HTTP/2 as a well-behaved client speaks them.
 //! - [`raw`], [`frames`]: bytes and HTTP/2 frames as no well-behaved client sends them.
+//! - [`collector`]: takes traces by OTLP, as a collector of OpenTelemetry does.
 //! - [`fixture`]: components made on the spot, for what a component may do and must not.
 #![expect(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod collector;
 pub mod fixture;
 pub mod frames;
 pub mod node;

@@ -29,6 +29,8 @@ pub struct Node {
     pub listen: SocketAddr,
     /// The admin API.
     pub admin: Admin,
+    /// Where just the metrics are, where that was asked for.
+    pub metrics: Option<SocketAddr>,
     child: Child,
     log: Arc<Log>,
     start: Start,
@@ -40,6 +42,8 @@ pub struct Node {
 pub struct Start {
     exe: PathBuf,
     wrapper: Vec<String>,
+    args: Vec<String>,
+    stdout: Option<PathBuf>,
     data: PathBuf,
     /// Removes the folder with the last node on it.
     _folder: Option<Arc<TempDir>>,
@@ -76,6 +80,8 @@ impl Start {
         Self {
             exe: exe.into(),
             wrapper: Vec::new(),
+            args: Vec::new(),
+            stdout: None,
             data: folder.path().join("data"),
             _folder: Some(Arc::new(folder)),
         }
@@ -85,6 +91,20 @@ impl Start {
     #[must_use]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// With more arguments.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// With its standard output in this file, which is nowhere otherwise.
+    #[must_use]
+    pub fn stdout(mut self, file: &Path) -> Self {
+        self.stdout = Some(file.to_owned());
         self
     }
 
@@ -128,12 +148,18 @@ impl Start {
             "127.0.0.1:0",
             "--data",
         ]);
-        command.arg(&self.data);
+        command.arg(&self.data).args(&self.args);
         // The binary ends when this pipe does: no daemon outlives its tests.
         command
             .env("CLOISTER_TEST_STDIN", "1")
             .stdin(Stdio::piped());
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let stdout = self
+            .stdout
+            .as_ref()
+            .map(|file| std::fs::File::create(file).unwrap());
+        command
+            .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -218,6 +244,7 @@ impl Start {
                 addr: address("admin"),
                 token,
             },
+            metrics: found["metrics"].as_str().map(|text| text.parse().unwrap()),
             child,
             log,
             start: self,
