@@ -142,7 +142,7 @@ impl DataPlane {
         };
         let egress = Arc::new(Egress::default());
         let pool = Pool::new(config.worker, config.logs, egress, registry);
-        let service = Arc::new(Service::new(Arc::new(observer)));
+        let service = Arc::new(Service::new(observer));
         let server = Arc::new(Server::new(Arc::clone(&service)));
         tokio::spawn(Arc::clone(&server).accept(listener));
         Ok(Self {

@@ -12,9 +12,9 @@
 //! or a network.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 mod call;
@@ -114,54 +114,57 @@ impl fmt::Debug for Tracing {
     }
 }
 
-/// Chooses requests, makes ids, and hands spans on.
+/// Chooses requests, and hands spans on.
 pub(crate) struct Tracer {
     sink: Arc<dyn SpanSink>,
     /// Random numbers up to here mean that a request is traced; none where nothing is.
     threshold: Option<u64>,
-    seed: u64,
-    drawn: AtomicU64,
+}
+
+thread_local! {
+    /// Where this thread's random numbers go on.
+    static RANDOM: Cell<u64> = {
+        let mut seed = [0; 8];
+        // Without randomness threads still differ, as their memory does.
+        let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
+        Cell::new(u64::from_le_bytes(seed) ^ (&raw const seed).addr() as u64)
+    };
+}
+
+/// A random number (SplitMix64): good enough for ids and for choosing, no secret.
+fn draw() -> u64 {
+    let n = RANDOM.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+    RANDOM.set(n);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
+}
+
+/// An id of a span.
+fn span_id() -> u64 {
+    draw().max(1)
+}
+
+/// An id of a trace.
+fn trace_id() -> u128 {
+    (u128::from(draw()) << 64) | u128::from(span_id())
 }
 
 impl Tracer {
     /// A tracer.
     pub(crate) fn new(tracing: Tracing) -> Self {
-        let mut seed = [0; 8];
-        // Without randomness ids still are unique within this process.
-        let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
         // The cast saturates: a ratio of 1 is the whole range.
         let threshold = (tracing.ratio * u64::MAX as f64) as u64;
         Self {
             sink: tracing.sink,
             threshold: (tracing.ratio > 0.0).then_some(threshold),
-            seed: u64::from_le_bytes(seed),
-            drawn: AtomicU64::new(0),
         }
     }
 
     /// Whether the next request is traced. It is the node that decides: a client's own mark could have all of its
     /// requests traced.
     pub(crate) fn chooses(&self) -> bool {
-        self.threshold.is_some_and(|most| self.draw() <= most)
-    }
-
-    /// A random number (SplitMix64): good enough for ids and for choosing, no secret.
-    fn draw(&self) -> u64 {
-        let n = self.drawn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let mut z = self
-            .seed
-            .wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn span_id(&self) -> u64 {
-        self.draw().max(1)
-    }
-
-    fn trace_id(&self) -> u128 {
-        (u128::from(self.draw()) << 64) | u128::from(self.span_id())
+        self.threshold.is_some_and(|most| draw() <= most)
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) async fn run(
         outgoing,
         wakers: Vec::new(),
         buffer: vec![0; MAX_PAYLOAD].into(),
+        now: None,
     };
     let lost = link.lost.clone();
     let ended = tokio::select! {
@@ -76,6 +77,8 @@ struct Drain {
     outgoing: Arc<dyn Outgoing>,
     wakers: Vec<Waker>,
     buffer: Box<[u8]>,
+    /// The link's clock, read once for the records of a batch.
+    now: Option<u64>,
 }
 
 impl Drain {
@@ -117,6 +120,7 @@ impl Drain {
     /// Takes what is there, at most [`BATCH`] records.
     fn batch(&mut self) -> Result<usize, Violation> {
         let mut count = 0;
+        self.now = None;
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         while count < BATCH && result.is_ok() {
@@ -165,7 +169,8 @@ impl Drain {
         let done = place
             .exchange
             .on_done(header.aux, payload, &mut self.wakers)?;
-        let passed = place.watch.passed(link.now());
+        let now = *self.now.get_or_insert_with(|| link.now());
+        let passed = place.watch.passed(now);
         let failure = place.exchange.failure.as_ref();
         link.counters.done(header.aux, failure, done, passed);
         if let Some(trace) = place.trace.take() {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use platform_model::{AppName, DeploymentId, TenantName};
 
-use super::{CLASSES, Counters, Figures, class, count, read_all, zeros};
+use super::counters::{class, count, read_all, zeros};
+use super::{CLASSES, Counters, Figures};
 use crate::Target;
 use crate::sync::lock;
 

@@ -44,7 +44,7 @@ thread_local! {
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) table: ArcSwap<Table>,
-    pub(crate) observer: Arc<Observer>,
+    pub(crate) observer: Observer,
     ids: AtomicU64,
     ids_base: u64,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Peer {
 
 impl Service {
     /// A service that knows no host.
-    pub(crate) fn new(observer: Arc<Observer>) -> Self {
+    pub(crate) fn new(observer: Observer) -> Self {
         let mut seed = [0; 8];
         // Without randomness ids still are unique within this process.
         let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
@@ -92,8 +92,8 @@ impl Service {
 
     /// Answers a request.
     pub(crate) async fn answer(
-        &self,
-        peer: &Arc<Peer>,
+        self: Arc<Self>,
+        peer: &Peer,
         request: Request<Incoming>,
     ) -> Response<Observed> {
         let (parts, body) = request.into_parts();
@@ -106,11 +106,16 @@ impl Service {
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
-        seen.answered(response)
+        let answered = seen.answered(response);
+        answered.with(self)
     }
 
     /// Answers a request that has two lengths.
-    pub(crate) fn refuse_smuggling(&self, peer: &Arc<Peer>, parts: &Parts) -> Response<Observed> {
+    pub(crate) fn refuse_smuggling(
+        self: Arc<Self>,
+        peer: &Peer,
+        parts: &Parts,
+    ) -> Response<Observed> {
         let id = self.make_id();
         let seen = self.observer.begin(peer, parts, &id);
         let reject = Reject::Malformed("there are both Content-Length and Transfer-Encoding");
@@ -118,7 +123,8 @@ impl Service {
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
-        seen.answered(response)
+        let answered = seen.answered(response);
+        answered.with(self)
     }
 
     async fn exchange(
@@ -127,16 +133,12 @@ impl Service {
         parts: &Parts,
         body: Incoming,
         id: &Bytes,
-        seen: &mut Observation,
+        seen: &mut Observation<'_>,
     ) -> Result<Response<Body>, Reject> {
         fields::check(&parts.method, &parts.headers)?;
         let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
         let hold = self.route(authority)?;
         let deployment = &hold.0;
-        seen.routed(deployment, authority);
-        check_limits(parts, &body, deployment)?;
-
-        let whole = body.is_end_stream();
         let origin = Origin {
             address: &peer.address,
             node: &peer.node,
@@ -144,6 +146,10 @@ impl Service {
             id,
             trace: None,
         };
+        seen.routed(deployment, &origin, parts);
+        check_limits(parts, &body, deployment)?;
+
+        let whole = body.is_end_stream();
         let handle = begin(deployment, parts, origin, whole, id, seen).await?;
         if !whole {
             tokio::spawn(pump::run(
@@ -208,7 +214,7 @@ async fn begin(
     origin: Origin<'_>,
     whole: bool,
     id: &Bytes,
-    seen: &Observation,
+    seen: &Observation<'_>,
 ) -> Result<Handle, Reject> {
     take_turn(deployment, seen).await?;
     // From here a permit is ours, until an exchange takes it over.
@@ -263,7 +269,7 @@ impl Drop for Permit<'_> {
 }
 
 /// Takes a permit, after waiting in the queue if it must be.
-async fn take_turn(deployment: &Deployment, seen: &Observation) -> Result<(), Reject> {
+async fn take_turn(deployment: &Deployment, seen: &Observation<'_>) -> Result<(), Reject> {
     if let Ok(permit) = deployment.gate.try_acquire() {
         permit.forget();
         return Ok(());
@@ -294,7 +300,10 @@ impl Drop for Waiting<'_> {
 }
 
 /// The link to the VM that serves; waits for one that starts.
-async fn serving_link(deployment: &Deployment, seen: &Observation) -> Result<Arc<Link>, Reject> {
+async fn serving_link(
+    deployment: &Deployment,
+    seen: &Observation<'_>,
+) -> Result<Arc<Link>, Reject> {
     if let Some(link) = &*deployment.link.load()
         && !link.lost.is_cancelled()
     {

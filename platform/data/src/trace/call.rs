@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::{Clock, Context, GuestTrace, Span, SpanKind, TRACEPARENT, TRACESTATE, Tracer, Value};
+use super::{
+    Clock, Context, GuestTrace, Span, SpanKind, TRACEPARENT, TRACESTATE, Tracer, Value, span_id,
+};
 
 /// The trace of an outgoing request.
 pub(crate) struct CallTrace {
@@ -23,7 +25,7 @@ impl CallTrace {
         let tracer = Arc::clone(within.tracer());
         Self {
             context: Context {
-                span_id: tracer.span_id(),
+                span_id: span_id(),
                 ..within.context().clone()
             },
             parent_id: within.context().span_id,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::request::Parts;
 use sandbox_abi::message::{Done, outcome};
 
-use super::{Clock, Context, Span, SpanKind, Tracer, Value};
+use super::{Clock, Context, Span, SpanKind, Tracer, Value, span_id, trace_id};
 use crate::Target;
 
 /// A wait on a request's way.
@@ -46,8 +46,8 @@ impl RequestTrace {
         let context = Context {
             trace_id: parent
                 .as_ref()
-                .map_or_else(|| tracer.trace_id(), |parent| parent.trace_id),
-            span_id: tracer.span_id(),
+                .map_or_else(trace_id, |parent| parent.trace_id),
+            span_id: span_id(),
             state: parent
                 .as_ref()
                 .map_or_else(String::new, |parent| parent.state.clone()),
@@ -91,7 +91,7 @@ impl RequestTrace {
     pub(crate) fn waited(&self, step: Step, began: Instant) {
         self.tracer.sink.span(Span {
             trace_id: self.context.trace_id,
-            span_id: self.tracer.span_id(),
+            span_id: span_id(),
             parent_id: self.context.span_id,
             parent_is_remote: false,
             state: self.context.state.clone(),
@@ -111,7 +111,7 @@ impl RequestTrace {
             clock: self.clock,
             began: None,
             context: Context {
-                span_id: self.tracer.span_id(),
+                span_id: span_id(),
                 ..self.context.clone()
             },
             parent_id: self.context.span_id,

@@ -23,7 +23,7 @@ fn figures(requests: u64) -> Figures {
         ..Figures::default()
     };
     figures.duration.counts[0] = requests;
-    figures.duration.counts[16] = 1;
+    figures.duration.counts[18] = 1;
     figures.duration.sum_us = 61_000_000;
     figures
 }
@@ -106,7 +106,7 @@ fn the_numbers_are_in_their_places() {
     for line in [
         r#"cloister_app_requests_total{tenant="acme",app="shop",class="2xx"} 5"#,
         r#"cloister_app_requests_total{tenant="_other",app="_other",class="2xx"} 9"#,
-        r#"cloister_app_request_duration_seconds_bucket{tenant="acme",app="shop",le="0.0005"} 5"#,
+        r#"cloister_app_request_duration_seconds_bucket{tenant="acme",app="shop",le="0.0001"} 5"#,
         r#"cloister_app_request_duration_seconds_bucket{tenant="acme",app="shop",le="60"} 5"#,
         r#"cloister_app_request_duration_seconds_bucket{tenant="acme",app="shop",le="+Inf"} 6"#,
         r#"cloister_app_request_duration_seconds_sum{tenant="acme",app="shop"} 61.0"#,

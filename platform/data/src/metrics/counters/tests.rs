@@ -10,11 +10,16 @@ fn done(cpu_ns: u64, memory: u64) -> Done {
 
 #[test]
 fn times_are_in_the_place_of_the_bound_that_they_do_not_exceed() {
-    let times = Histogram::<{ WAIT_BOUNDS.len() + 1 }>::new();
+    let counters = Counters::new(0);
+    let here = counters.here();
     for us in [0, 1_000, 1_001, 10_000_000, 10_000_001] {
-        times.add(&WAIT_BOUNDS, Duration::from_micros(us));
+        here.time(
+            &here.shard.queue_wait,
+            &WAIT_BOUNDS,
+            Duration::from_micros(us),
+        );
     }
-    let read = times.read();
+    let read = counters.figures().queue_wait;
     assert_eq!(read.counts, [2, 1, 0, 0, 0, 0, 1, 1]);
     assert_eq!(read.sum_us, 20_002_002);
     for bounds in [&REQUEST_BOUNDS[..], &WAIT_BOUNDS[..]] {
@@ -127,14 +132,38 @@ fn waits_are_counted_when_they_end() {
 #[test]
 fn only_so_many_requests_are_told_of_in_a_second() {
     let counters = Counters::new(0);
-    let told = |second, times: u64| -> Vec<u64> {
-        (0..times)
-            .filter_map(|_| counters.may_tell(second))
-            .collect()
-    };
-    assert_eq!(told(5, TOLD + 7), vec![0; TOLD as usize]);
-    assert_eq!(told(6, 2), [7, 0]);
-    assert_eq!(told(9, 1), [0]);
+    let told = |second, times: u64| (0..times).filter(|_| counters.may_tell(second)).count() as u64;
+    assert_eq!(told(5, TOLD + 7), TOLD);
+    assert_eq!((counters.untold(), counters.untold()), (7, 0));
+    assert_eq!(told(6, 2), 2);
+    assert_eq!(told(9, 1), 1);
+    assert_eq!(counters.untold(), 0);
+}
+
+#[test]
+fn threads_count_together_however_many_there_are() {
+    let counters = std::sync::Arc::new(Counters::new(0));
+    for _ in 0..20_000 {
+        counters.begun();
+    }
+    // Ended by other threads than the one that began them, of which there are more than have a shard of their own.
+    let threads: Vec<_> = (0..counters.own.len() + 3)
+        .map(|_| {
+            let counters = std::sync::Arc::clone(&counters);
+            std::thread::spawn(move || {
+                for _ in 0..1000 {
+                    counters.ended(Some(200), true, 1, Duration::ZERO);
+                }
+            })
+        })
+        .collect();
+    let ended = 1000 * threads.len() as u64;
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let figures = counters.figures();
+    assert_eq!((figures.requests[0], figures.bytes_out), (ended, ended));
+    assert_eq!(figures.in_flight, 20_000 - ended);
 }
 
 #[test]
