@@ -165,14 +165,18 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
         .route(
             "/v1/tenants/{t}/apps/shop/logs",
             get(async |uri: Uri| {
-                let tail = uri.query().is_some_and(|query| query.contains("tail=1"));
-                if tail {
+                let query = uri.query().unwrap_or_default();
+                if query.contains("request=") {
+                    json!({"time": "2026-01-02T03:04:05Z", "deployment": 1, "stream": "stdout", "line": query})
+                        .to_string()
+                } else if query.contains("tail=1") {
                     LOG.lines().last().unwrap().to_owned()
                 } else {
                     LOG.to_owned()
                 }
             }),
         )
+        .route("/metrics", get(async || "# TYPE a gauge\na 1\n"))
         .route(
             "/v1/status",
             get(async |headers: HeaderMap| {
@@ -323,6 +327,33 @@ fn logs_are_what_the_component_wrote() {
     assert_eq!(
         text.lines().next(),
         Some("2026-01-02T03:04:05Z #1 out  - hello")
+    );
+}
+
+#[test]
+fn the_node_is_told_which_lines_are_wanted() {
+    let node = FakeNode::start();
+    let asked = |line: &str| stdout(&node.run(line)).trim_end().to_owned();
+    assert_eq!(
+        asked("logs shop --request r-1"),
+        "request=r-1&stream=stdout%2Cstderr%2Csystem%2Caccess",
+        "all streams where one request is asked for"
+    );
+    assert_eq!(
+        asked(
+            "logs shop --request r-1 --stream stderr --since 15m --until 2026-01-02T03:04:05+01:00 --grep a|b -d 3 -n 5"
+        ),
+        "tail=5&since=900s&until=2026-01-02T03%3A04%3A05%2B01%3A00&grep=a%7Cb&request=r-1&stream=stderr&deployment=3"
+    );
+}
+
+#[test]
+fn metrics_are_printed_as_they_are() {
+    let node = FakeNode::start();
+    assert_eq!(stdout(&node.run("metrics")), "# TYPE a gauge\na 1\n");
+    assert_eq!(
+        node.json("metrics --json"),
+        json!({"prometheus": "# TYPE a gauge\na 1\n"})
     );
 }
 
