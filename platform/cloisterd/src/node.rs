@@ -20,7 +20,7 @@ use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
 use platform_model::Endpoints;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -63,10 +63,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .build();
     let runtime = runtime.map_err(part("the runtime"))?;
     let ended = runtime.block_on(async {
+        // From here on a signal is remembered until it is waited for.
+        let mut signals = Signals::new().map_err(part("listening to signals"))?;
         let listeners = Listeners { admin, metrics };
         let node = Node::start(options, &dir, store, &token, listeners, started).await?;
-        wait_for_signal().await?;
-        node.stop(&dir).await;
+        signals.next().await;
+        node.stop(&dir, &mut signals).await;
         Ok(())
     });
     // Whatever still blocks a thread ends with the process.
@@ -175,7 +177,7 @@ impl Node {
     }
 
     /// Stops the parts. A second signal ends the process at once.
-    async fn stop(self, dir: &DataDir) {
+    async fn stop(self, dir: &DataDir, signals: &mut Signals) {
         tracing::info!("stopping: requests in flight are answered first");
         if let Err(error) = remove_endpoints(dir) {
             tracing::warn!(%error, "could not remove {ENDPOINTS}");
@@ -195,7 +197,7 @@ impl Node {
         };
         tokio::select! {
             () = stopped => tracing::info!("stopped"),
-            _ = wait_for_signal() => tracing::warn!("stopped by a second signal: requests were cut off"),
+            () = signals.next() => tracing::warn!("stopped by a second signal: requests were cut off"),
         }
     }
 }
@@ -260,19 +262,27 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn wait_for_signal() -> Result<(), Failure> {
-    let failed = part("listening to signals");
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(signal) => signal,
-        Err(e) => return Err(failed(e)),
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Waits for one of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn write_endpoints(dir: &DataDir, endpoints: &Endpoints) -> Result<(), Failure> {
