@@ -47,8 +47,9 @@ pub use readers::{Reader, ReadersError};
 use queue::{Message, Queue};
 use readers::Readers;
 
-/// Histories that are read at the same time.
-const SCANS: usize = 4;
+/// Readers that go through lines at the same time. One: looking for something in a log is not to take more than one
+/// processor from the requests.
+const SCANS: usize = 1;
 
 /// Names an app's log.
 type LogKey = (TenantName, AppName);
@@ -70,7 +71,8 @@ impl Logs {
     /// When no thread can be made.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let writer = writer::Writer::new(folder.clone(), Arc::clone(&queue));
+        let scans = Arc::new(Semaphore::new(SCANS));
+        let writer = writer::Writer::new(folder.clone(), Arc::clone(&queue), Arc::clone(&scans));
         let thread = Builder::new()
             .name("logs".to_owned())
             .spawn(move || writer.run())?;
@@ -79,7 +81,7 @@ impl Logs {
             queue,
             thread: Arc::new(Mutex::new(Some(thread))),
             readers: Arc::default(),
-            scans: Arc::new(Semaphore::new(SCANS)),
+            scans,
         })
     }
 
@@ -119,7 +121,7 @@ impl Logs {
         answer.await.map_err(|_| ended())?
     }
 
-    /// The next piece of a history: see [`History::next_piece`]. Waits for its turn to read the disk.
+    /// The next piece of a history: see [`History::next_piece`]. Waits for its turn.
     ///
     /// # Errors
     /// When a file cannot be read.

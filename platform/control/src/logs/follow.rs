@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform_model::{DeploymentId, LogLine, LogStream};
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 
 use super::filter::Filter;
 
 /// Bytes of lines that may wait for a follower.
 const BEHIND: usize = 1 << 20;
+
+/// Bytes of lines that are looked through at a time, about.
+const BATCH: usize = 64 << 10;
 
 /// What waits for a follower.
 #[derive(Debug, Default)]
@@ -61,11 +65,20 @@ impl Inbox {
         self.came.notify_one();
     }
 
-    fn pop(&self) -> Next {
+    /// What is there, at most about [`BATCH`] bytes.
+    fn take(&self) -> Next {
         let mut state = self.lock();
-        if let Some(line) = state.lines.pop_front() {
-            state.bytes -= line.len();
-            return Next::Line(line);
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH
+            && let Some(line) = state.lines.pop_front()
+        {
+            bytes += line.len();
+            lines.push(line);
+        }
+        state.bytes -= bytes;
+        if !lines.is_empty() {
+            return Next::Lines(lines);
         }
         match (std::mem::take(&mut state.missed), state.deployment) {
             (missed @ 1.., Some(deployment)) => Next::Gap(told(missed, deployment)),
@@ -77,8 +90,8 @@ impl Inbox {
 
 /// What a follower has next.
 enum Next {
-    /// A line of the app's.
-    Line(Arc<[u8]>),
+    /// Lines of the app's.
+    Lines(Vec<Arc<[u8]>>),
     /// The line that says how many were missed.
     Gap(Arc<[u8]>),
     /// Nothing yet.
@@ -113,38 +126,72 @@ pub(super) fn line_of(line: &LogLine) -> Arc<[u8]> {
 pub struct Follower {
     inbox: Arc<Inbox>,
     filter: Filter,
+    /// Lines that are wanted and not given yet.
+    wanted: VecDeque<Arc<[u8]>>,
+    /// Lines that are being looked through.
+    looking: Option<JoinHandle<VecDeque<Arc<[u8]>>>>,
+    /// The turns of those who read.
+    scans: Arc<Semaphore>,
 }
 
 impl Follower {
     /// A follower, and where its lines are to be put.
-    pub(super) fn new(filter: Filter) -> (Self, Arc<Inbox>) {
+    pub(super) fn new(filter: Filter, scans: Arc<Semaphore>) -> (Self, Arc<Inbox>) {
         let inbox = Arc::new(Inbox::default());
         let follower = Self {
             inbox: Arc::clone(&inbox),
             filter,
+            wanted: VecDeque::new(),
+            looking: None,
+            scans,
         };
         (follower, inbox)
     }
 
     /// The next line that is wanted, as it is stored. A follower that is too slow misses lines, which go on being
     /// stored, and gets a line that says how many. None when the app is deleted or the node stops.
+    /// Nothing is lost where the future is dropped.
     pub async fn next(&mut self) -> Option<Arc<[u8]>> {
         loop {
-            match self.inbox.pop() {
-                Next::Line(line) => {
-                    let parsed = serde_json::from_slice::<LogLine>(&line);
-                    if parsed.is_ok_and(|parsed| self.filter.wants(&parsed)) {
-                        return Some(line);
-                    }
-                    // A flood of lines that are not wanted is not to keep others from their turn.
-                    tokio::task::consume_budget().await;
-                }
+            if let Some(line) = self.wanted.pop_front() {
+                return Some(line);
+            }
+            if let Some(looking) = &mut self.looking {
+                // Without an answer the node is going down.
+                self.wanted = looking.await.unwrap_or_default();
+                self.looking = None;
+                continue;
+            }
+            match self.inbox.take() {
+                Next::Lines(lines) => self.look_through(lines),
                 // Whatever is wanted: it may have been among them.
                 Next::Gap(line) => return Some(line),
                 Next::Nothing => self.inbox.came.notified().await,
                 Next::End => return None,
             }
         }
+    }
+
+    /// Keeps what is wanted. What takes its time waits for a turn, and runs where it is in nobody's way.
+    fn look_through(&mut self, lines: Vec<Arc<[u8]>>) {
+        let filter = self.filter.clone();
+        let keep = move || {
+            let wanted = |line: &Arc<[u8]>| {
+                serde_json::from_slice(line).is_ok_and(|parsed: LogLine| filter.wants(&parsed))
+            };
+            lines.into_iter().filter(wanted).collect()
+        };
+        if !self.filter.is_costly() {
+            self.wanted = keep();
+            return;
+        }
+        let scans = Arc::clone(&self.scans);
+        self.looking = Some(tokio::spawn(async move {
+            // Never closed.
+            let _turn = scans.acquire().await;
+            let looking = tokio::task::spawn_blocking(keep);
+            looking.await.unwrap_or_default()
+        }));
     }
 }
 
@@ -169,9 +216,13 @@ mod tests {
         })
     }
 
+    fn new() -> (Follower, Arc<Inbox>) {
+        Follower::new(Filter::default(), Arc::new(Semaphore::new(1)))
+    }
+
     #[tokio::test]
     async fn who_is_slow_is_told_where_and_how_much_is_missing() {
-        let (mut follower, inbox) = Follower::new(Filter::default());
+        let (mut follower, inbox) = new();
         let long = line(&"x".repeat(100_000));
         let mut taken = 0;
         while inbox.lock().missed == 0 {
@@ -193,12 +244,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_end() {
-        let (mut follower, inbox) = Follower::new(Filter::default());
+        let (mut follower, inbox) = new();
         inbox.push(&line("last"), DeploymentId(1));
         inbox.close();
         assert!(follower.next().await.is_some());
         assert!(follower.next().await.is_none());
-        let (follower, inbox) = Follower::new(Filter::default());
+        let (follower, inbox) = new();
         drop(follower);
         assert!(!inbox.push(&line("nobody"), DeploymentId(1)));
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Take};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use platform_model::LogLine;
 use time::OffsetDateTime;
@@ -14,6 +15,9 @@ use super::filter::Filter;
 
 /// Bytes of a piece, about.
 const PIECE: usize = 64 << 10;
+
+/// Time after which others have their turn.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Longest line that is read, in bytes; longer ones are no lines of ours.
 const MAX_LINE: usize = 1 << 20;
@@ -34,6 +38,8 @@ enum Progress {
     Unread(Vec<Vec<usize>>, Option<u64>),
     /// Line by line, from all rings in the order of time.
     Lines(Merge),
+    /// Line by line too, to keep the places of so many that are wanted, the last ones.
+    Seeking(Merge, usize, VecDeque<Place>),
     /// Places of the lines that are wanted.
     Places(VecDeque<Place>),
 }
@@ -64,38 +70,59 @@ impl History {
         })
     }
 
-    /// The next lines that are wanted, as they are stored: one JSON object a line. None at the end. Waits for the disk:
-    /// call it where blocking is allowed.
+    /// The next lines that are wanted, as they are stored: one JSON object a line. None at the end; empty where nothing
+    /// was found for now, as after a while others have their turn. Waits for the disk: call it where blocking is allowed.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if let Progress::Unread(rings, tail) = &self.progress {
-            let merge = Merge::open(&self.files, rings)?;
-            self.progress = match tail {
-                None => Progress::Lines(merge),
-                Some(tail) => Progress::Places(last(merge, &self.filter, *tail)?),
-            };
-        }
+        let began = Instant::now();
         let mut piece = Vec::new();
-        match &mut self.progress {
-            Progress::Unread(..) => {}
-            Progress::Lines(merge) => {
-                while piece.len() < PIECE
-                    && let Some((line, _)) = merge.next_wanted(&self.filter)?
-                {
-                    piece.extend_from_slice(&line);
-                }
-            }
-            Progress::Places(places) => {
-                while piece.len() < PIECE
-                    && let Some(place) = places.pop_front()
-                {
-                    read_at(&self.files, place, &mut piece)?;
-                }
+        while piece.len() < PIECE && began.elapsed() < TURN {
+            if self.step(&mut piece)?.is_none() {
+                return Ok(Some(piece).filter(|piece| !piece.is_empty()));
             }
         }
-        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+        Ok(Some(piece))
+    }
+
+    /// Looks at one line, and adds it to the piece if it is wanted now. None at the end.
+    fn step(&mut self, piece: &mut Vec<u8>) -> io::Result<Option<()>> {
+        match &mut self.progress {
+            Progress::Unread(rings, tail) => {
+                let merge = Merge::open(&self.files, rings)?;
+                self.progress = match tail {
+                    None => Progress::Lines(merge),
+                    Some(tail) => {
+                        let tail = usize::try_from(*tail).unwrap_or(usize::MAX);
+                        Progress::Seeking(merge, tail, VecDeque::new())
+                    }
+                };
+            }
+            Progress::Lines(merge) => {
+                let Some(line) = merge.next()? else {
+                    return Ok(None);
+                };
+                if self.filter.wants(&line.parsed) {
+                    piece.extend_from_slice(&line.bytes);
+                }
+            }
+            Progress::Seeking(merge, tail, places) => match merge.next()? {
+                None => self.progress = Progress::Places(std::mem::take(places)),
+                Some(line) if self.filter.wants(&line.parsed) => {
+                    places.push_back(line.place);
+                    if places.len() > *tail {
+                        places.pop_front();
+                    }
+                }
+                Some(_) => {}
+            },
+            Progress::Places(places) => match places.pop_front() {
+                None => return Ok(None),
+                Some(place) => read_at(&self.files, place, piece)?,
+            },
+        }
+        Ok(Some(()))
     }
 }
 
@@ -112,19 +139,6 @@ fn open_ring(folder: &Path, ring: Ring, files: &mut Vec<(File, u64)>) -> io::Res
         }
     }
     Ok(())
-}
-
-/// Where the last `count` lines are that are wanted.
-fn last(mut merge: Merge, filter: &Filter, count: u64) -> io::Result<VecDeque<Place>> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let mut places = VecDeque::new();
-    while let Some((_, place)) = merge.next_wanted(filter)? {
-        places.push_back(place);
-        if places.len() > count {
-            places.pop_front();
-        }
-    }
-    Ok(places)
 }
 
 fn read_at(files: &[(File, u64)], place: Place, piece: &mut Vec<u8>) -> io::Result<()> {
@@ -178,23 +192,16 @@ impl Merge {
         Ok(Self { rings })
     }
 
-    /// The next line that is wanted, and where it is.
-    fn next_wanted(&mut self, filter: &Filter) -> io::Result<Option<(Vec<u8>, Place)>> {
-        loop {
-            for lines in &mut self.rings {
-                lines.peek()?;
-            }
-            let time = |lines: &Lines| lines.next.as_ref().map(|line| line.parsed.time);
-            let next = self.rings.iter_mut();
-            let next = next.filter_map(|lines| Some((time(lines)?, lines)));
-            let earliest = next.min_by_key(|(time, _): &(OffsetDateTime, _)| *time);
-            let Some(line) = earliest.and_then(|(_, lines)| lines.next.take()) else {
-                return Ok(None);
-            };
-            if filter.wants(&line.parsed) {
-                return Ok(Some((line.bytes, line.place)));
-            }
+    /// The next line.
+    fn next(&mut self) -> io::Result<Option<Line>> {
+        for lines in &mut self.rings {
+            lines.peek()?;
         }
+        let time = |lines: &Lines| lines.next.as_ref().map(|line| line.parsed.time);
+        let next = self.rings.iter_mut();
+        let next = next.filter_map(|lines| Some((time(lines)?, lines)));
+        let earliest = next.min_by_key(|(time, _): &(OffsetDateTime, _)| *time);
+        Ok(earliest.and_then(|(_, lines)| lines.next.take()))
     }
 }
 

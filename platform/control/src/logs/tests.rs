@@ -290,3 +290,57 @@ async fn logs_of_apps_that_are_gone_are_removed() {
     assert!(!folder.path().join("acme/gone").exists());
     assert!(!folder.path().join("other").exists());
 }
+
+#[tokio::test]
+async fn whoever_looks_for_something_costly_leaves_turns_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs::open(folder.path().to_owned()).unwrap();
+    // One of the worst patterns that is accepted, over a whole ring of what it likes least.
+    let text: String = (0..200_000_u32)
+        .map(|n| match (n % 100, n.wrapping_mul(2_654_435_761) >> 31) {
+            (99, _) => '\n',
+            (_, 0) => '0',
+            _ => '1',
+        })
+        .collect();
+    for piece in text.as_bytes().chunks(1 << 14) {
+        write(&logs, "r", piece);
+    }
+    write_as(&logs, "quiet", "r", b"here\n", 1024);
+    let (tenant, app) = names();
+    let costly = LogQuery {
+        grep: Some("[01]*1[01]{90}x".to_owned()),
+        ..LogQuery::default()
+    };
+    let filter = Filter::new(&costly, OffsetDateTime::now_utc()).unwrap();
+    let read = logs.read(&tenant, &app, filter.clone(), Some(1), true);
+    let (mut history, follower) = read.await.unwrap();
+    let began = std::time::Instant::now();
+    let mut pieces = 0;
+    while let Some(piece) = history.next_piece().unwrap() {
+        assert!(piece.is_empty());
+        pieces += 1;
+    }
+    // However fast this machine is: no turn is much longer than it may be.
+    let turn = began.elapsed() / pieces.max(1);
+    assert!(
+        turn < Duration::from_millis(200),
+        "{pieces} pieces of {turn:?}"
+    );
+
+    // A follower with the same pattern: others still read, and it gets what it waits for, and nothing twice.
+    let mut follower = follower.unwrap();
+    for piece in text.as_bytes().chunks(1 << 14) {
+        write(&logs, "r", piece);
+    }
+    write(&logs, "r", format!("\n1{}x\n", "0".repeat(90)).as_bytes());
+    let quiet = query(&logs, "quiet", LogQuery::default()).await;
+    assert_eq!(texts(&quiet), ["here"]);
+    let found = loop {
+        // Dropped again and again, as the API does to keep a connection alive.
+        if let Ok(line) = tokio::time::timeout(Duration::from_millis(1), follower.next()).await {
+            break parse(&line.unwrap());
+        }
+    };
+    assert!(found[0].line.ends_with('x'), "{found:?}");
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use platform_model::{DeploymentId, LogLine, LogStream};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use super::LogKey;
 use super::file::{ACCESS, LogFile, OUTPUT, Ring};
@@ -51,14 +52,17 @@ type PartialKey = (Option<Box<str>>, LogStream, DeploymentId);
 pub(super) struct Writer {
     folder: PathBuf,
     queue: Arc<Queue>,
+    /// The turns of those who read.
+    scans: Arc<Semaphore>,
     apps: HashMap<LogKey, AppLog>,
 }
 
 impl Writer {
-    pub(super) fn new(folder: PathBuf, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(folder: PathBuf, queue: Arc<Queue>, scans: Arc<Semaphore>) -> Self {
         Self {
             folder,
             queue,
+            scans,
             apps: HashMap::new(),
         }
     }
@@ -96,7 +100,8 @@ impl Writer {
                 follow,
                 reply,
             } => {
-                let opened = self.app(&key).open(filter, tail, follow);
+                let scans = follow.then(|| Arc::clone(&self.scans));
+                let opened = self.app(&key).open(filter, tail, scans);
                 // Who asked may have gone.
                 let _ = reply.send(opened);
             }
@@ -291,17 +296,17 @@ impl AppLog {
         }
     }
 
-    /// Opens the log for reading.
+    /// Opens the log for reading, and to follow it with the turns of those who read.
     fn open(
         &mut self,
         filter: Filter,
         tail: Option<u64>,
-        follow: bool,
+        follow: Option<Arc<Semaphore>>,
     ) -> io::Result<(History, Option<Follower>)> {
         self.flush();
         let history = History::open(&self.folder, filter.clone(), tail)?;
-        let follower = follow.then(|| {
-            let (follower, inbox) = Follower::new(filter);
+        let follower = follow.map(|scans| {
+            let (follower, inbox) = Follower::new(filter, scans);
             self.followers.push(inbox);
             follower
         });

@@ -1,8 +1,8 @@
 //! What is seen of each request on its way through the router: counted, told to the access log, traced.
 //!
 //! An [`Observation`] begins with the request's head and ends when it is dropped: with the response's body, or with the
-//! request's future where its client went away before. It decides nothing about the request. What it needs is borrowed,
-//! or moved into it: a count of references that all threads share costs more than all that is counted here.
+//! request's future where its client went away before. It decides nothing about the request. What it needs is borrowed
+//! or moved into it where that can be: a count of references that all threads share costs more than what is counted here.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ struct Seen {
 
 /// What is told of a request, as far as it is known at its beginning.
 struct Told {
-    id: Bytes,
+    id: String,
     method: Method,
     uri: Uri,
     client: String,
@@ -115,7 +115,7 @@ impl Observer {
         let access = self.access.is_some() && counters.may_tell(second);
         (access || tracing::enabled!(tracing::Level::DEBUG)).then(|| {
             Box::new(Told {
-                id: Bytes::copy_from_slice(origin.id),
+                id: String::from_utf8_lossy(origin.id).into_owned(),
                 method: parts.method.clone(),
                 uri: parts.uri.clone(),
                 client: origin.address.to_owned(),
@@ -216,6 +216,8 @@ impl Answered {
 impl Seen {
     /// The request has ended: counts it, and tells of it.
     fn end(mut self, observer: &Observer) {
+        // Whoever left has no use for what may have been complete.
+        self.complete &= self.status.is_some();
         if let Some(trace) = self.trace.take() {
             trace.end(self.status, self.complete, self.bytes_out);
         }
@@ -232,8 +234,7 @@ impl Seen {
             return;
         };
         let target = &deployment.target;
-        let request = str::from_utf8(&told.id).unwrap_or_default();
-        let (method, path) = (told.method.as_str(), told.uri.path());
+        let (request, method, path) = (told.id.as_str(), told.method.as_str(), told.uri.path());
         tracing::debug!(request, tenant = %target.tenant, app = %target.app, deployment = %target.deployment,
             method, path, status = self.status, complete = self.complete, took = ?duration, "request");
         let Some(log) = observer.access.as_ref().filter(|_| told.access) else {
