@@ -128,6 +128,7 @@ impl Node {
                 listed_apps: options.metrics_apps,
                 tracing,
             },
+            templates: Some(dir.templates()),
         })?;
         let engine = Engine::new(Parts {
             store: Arc::new(store),

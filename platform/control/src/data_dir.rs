@@ -7,6 +7,7 @@
 //! DIR/store/            metadata: state.json and the files of sled
 //! DIR/components/       uploaded components, DIGEST.wasm; upload-* while they arrive
 //! DIR/artifacts/        compiled components
+//! DIR/templates/        memory of VMs that have loaded a component; a cache
 //! DIR/logs/TENANT/APP/  what components wrote
 //! ```
 
@@ -88,7 +89,13 @@ impl DataDir {
         let root = fs::canonicalize(root).map_err(|e| DataDirError::from_io(root, e))?;
         let lock = take_lock(&root)?;
         let dir = Self { root, _lock: lock };
-        for folder in [dir.store(), dir.components(), dir.artifacts(), dir.logs()] {
+        for folder in [
+            dir.store(),
+            dir.components(),
+            dir.artifacts(),
+            dir.templates(),
+            dir.logs(),
+        ] {
             create_dir(&folder)?;
         }
         dir.probe()?;
@@ -122,6 +129,12 @@ impl DataDir {
     #[must_use]
     pub fn components(&self) -> PathBuf {
         self.root.join("components")
+    }
+
+    /// The folder of templates: what the data plane keeps of VMs that have loaded a component.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.root.join("templates")
     }
 
     /// Compiled components.

@@ -313,6 +313,8 @@ fn target(record: DeploymentRecord, artifact: PathBuf) -> Target {
         env: record.env,
         allow_hosts: record.allow_hosts,
         limits: record.limits,
+        isolation: record.isolation,
+        scale: record.scale,
     }
 }
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, TenantName};
+use platform_model::{
+    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, TenantName,
+};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -110,6 +112,12 @@ pub struct DeploymentRecord {
     pub allow_hosts: Vec<AllowHost>,
     /// Its limits.
     pub limits: Limits,
+    /// How much its requests are kept apart.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// How many VMs it has.
+    #[serde(default)]
+    pub scale: Scale,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

@@ -33,6 +33,9 @@ pub struct DataConfig {
     pub logs: Arc<dyn LogSink>,
     /// What is seen of requests, beside what is counted.
     pub observe: Observe,
+    /// A folder, which must exist, for templates: the memory of VMs that have loaded their component, for others to begin
+    /// with. Without one every VM boots, and none can be put back.
+    pub templates: Option<PathBuf>,
 }
 
 /// What is seen of requests.
@@ -141,7 +144,13 @@ impl DataPlane {
             started: Instant::now(),
         };
         let egress = Arc::new(Egress::default());
-        let pool = Pool::new(config.worker, config.logs, egress, registry);
+        let pool = Pool::new(
+            config.worker,
+            config.logs,
+            egress,
+            registry,
+            config.templates,
+        );
         let service = Arc::new(Service::new(observer));
         let server = Arc::new(Server::new(Arc::clone(&service)));
         tokio::spawn(Arc::clone(&server).accept(listener));
@@ -199,8 +208,11 @@ impl DataPlane {
             .server
             .max_fields
             .store(fields.max(MIN_FIELDS), Ordering::Relaxed);
-        inner.service.table.store(Arc::new(routes));
+        let before = inner.service.table.swap(Arc::new(routes));
         inner.pool.keep(&kept);
+        if !before.published {
+            inner.pool.clean_templates();
+        }
     }
 
     /// What is running. Asks the workers for their figures, and waits at most half a second for them.

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, TenantName};
+use platform_model::{
+    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, TenantName,
+};
 
 /// One deployment as the data plane serves it. Immutable: a change is another deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub struct Target {
     pub allow_hosts: Vec<AllowHost>,
     /// What its requests and its VM may use.
     pub limits: Limits,
+    /// How much its requests are kept apart.
+    pub isolation: Isolation,
+    /// How many VMs it has.
+    pub scale: Scale,
 }
 
 /// What names a target.

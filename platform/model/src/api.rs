@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, TenantName};
+use crate::{
+    AllowHost, AppName, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits, Scale,
+    ScaleError, TenantName,
+};
 
 /// Most entries that a deployment's list of allowed hosts may have.
 pub const MAX_ALLOW_HOSTS: usize = 256;
@@ -97,6 +100,12 @@ pub struct Deployment {
     pub allow_hosts: Vec<AllowHost>,
     /// Its limits.
     pub limits: Limits,
+    /// How much its requests are kept apart.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// How many VMs it has.
+    #[serde(default)]
+    pub scale: Scale,
 }
 
 /// What an upload answers.
@@ -117,6 +126,9 @@ pub enum DeployRequestError {
     /// A limit.
     #[error("limits: {0}")]
     Limits(LimitError),
+    /// The number of VMs.
+    #[error("{0}")]
+    Scale(ScaleError),
     /// Too many hosts.
     #[error("allow_hosts has {0} entries, at most {MAX_ALLOW_HOSTS} are possible")]
     AllowHosts(usize),
@@ -137,6 +149,12 @@ pub struct DeployRequest {
     /// Limits. The defaults where they are left out.
     #[serde(default)]
     pub limits: Limits,
+    /// How much requests are kept apart: `instance`, `vm`, `vm:N`, `reuse`, `reuse:N`, `reuse:N,Ts`. `instance` by default.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// How many VMs there are. The defaults where it is left out.
+    #[serde(default)]
+    pub scale: Scale,
 }
 
 impl DeployRequest {
@@ -148,6 +166,8 @@ impl DeployRequest {
             env: BTreeMap::new(),
             allow_hosts: Vec::new(),
             limits: Limits::default(),
+            isolation: Isolation::default(),
+            scale: Scale::default(),
         }
     }
 
@@ -158,6 +178,7 @@ impl DeployRequest {
     pub fn check(&self) -> Result<(), DeployRequestError> {
         crate::env::check(&self.env).map_err(DeployRequestError::Env)?;
         self.limits.check().map_err(DeployRequestError::Limits)?;
+        self.scale.check().map_err(DeployRequestError::Scale)?;
         match self.allow_hosts.len() {
             0..=MAX_ALLOW_HOSTS => Ok(()),
             more => Err(DeployRequestError::AllowHosts(more)),

@@ -17,6 +17,8 @@
 //! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
 //! | [`mod@env`] | environment variables of a deployment |
 //! | [`limits`] | what a request and a VM may use |
+//! | [`isolation`] | how much requests of one deployment are kept apart |
+//! | [`scale`] | how many VMs a deployment has |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
 //! | [`status`] | what the node is doing: VMs and workers |
 //! | [`log`], [`log_query`] | a line of an app's log, and which lines are wanted |
@@ -28,20 +30,24 @@ pub mod allow_host;
 pub mod api;
 pub mod digest;
 pub mod env;
+pub mod isolation;
 pub mod limits;
 pub mod log;
 pub mod log_query;
 pub mod name;
 pub mod problem;
+pub mod scale;
 pub mod status;
 
 pub use allow_host::{AllowHost, AllowHostError};
 pub use api::{App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant};
 pub use digest::{Digest, DigestError};
 pub use env::{EnvError, EnvVar};
+pub use isolation::{Isolation, IsolationError};
 pub use limits::{LimitError, Limits};
 pub use log::{Access, LogLine, LogStream};
 pub use log_query::{LogQuery, LogStreams, LogTime};
 pub use name::{AppName, DeploymentId, NameError, TenantName};
 pub use problem::Problem;
+pub use scale::{Scale, ScaleError};
 pub use status::{Status, VmState, VmStatus, WorkerStatus};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, DeploymentId, TenantName};
+use crate::{AppName, DeploymentId, Isolation, TenantName};
 
 /// The node as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +29,11 @@ pub enum VmState {
     Ready,
     /// It broke and is being restored.
     Lost,
-    /// It was taken down.
+    /// There is none: it was idle, or taken down.
     Stopped,
 }
 
-/// One VM.
+/// One VM; or a deployment that has none at the moment, whose next request starts one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmStatus {
     /// The tenant that it belongs to.
@@ -44,12 +44,18 @@ pub struct VmStatus {
     pub deployment: DeploymentId,
     /// How it is.
     pub state: VmState,
-    /// Requests that it has answered.
+    /// How much requests of the deployment are kept apart.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Requests that it has answered; the deployment's first VM counts those of VMs that are gone.
     pub requests: u64,
     /// Requests that ended in a trap.
     pub traps: u64,
     /// Times that it was built anew.
     pub restores: u64,
+    /// Times that it was put back to its template.
+    #[serde(default)]
+    pub resets: u64,
     /// Exits from the VM to the VMM.
     pub exits: u64,
     /// Memory that it has resident, in bytes.

@@ -302,12 +302,11 @@ mod tests {
     /// One page after the other, so that runs may be cut where the kernel likes.
     fn pages(runs: &[(usize, u64)], base: usize) -> Vec<usize> {
         let page = PAGE as usize;
-        let each = |(at, n): &(usize, u64)| (0..*n as usize).map(move |k| (at, k));
-        let mut all: Vec<usize> = runs
-            .iter()
-            .flat_map(each)
-            .map(|(at, k)| (at - base) / page + k)
-            .collect();
+        let mut all = Vec::new();
+        for (at, n) in runs {
+            let first = (at - base) / page;
+            all.extend(first..first + *n as usize);
+        }
         all.sort_unstable();
         all
     }

@@ -97,6 +97,13 @@ impl RingMemory {
         self.words.addr()
     }
 
+    /// Notes for a guest that has not run on these rings yet that it sleeps: whoever writes a record wakes it.
+    pub fn put_guest_to_sleep(self: &Arc<Self>) {
+        HostRing::host_to_guest(self)
+            .control(Control::Sleeping)
+            .store(1, std::sync::atomic::Ordering::SeqCst);
+    }
+
     #[expect(
         unsafe_code,
         reason = "the one place where the mapping becomes atomics"

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub(crate) mod limits;
+pub(crate) mod scale;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,10 +9,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use platform_model::{
-    AllowHost, AppName, DeploymentId, EnvError, EnvVar, LogStreams, LogTime, TenantName,
+    AllowHost, AppName, DeploymentId, EnvError, EnvVar, Isolation, LogStreams, LogTime, TenantName,
 };
 
 use crate::args::limits::LimitArgs;
+use crate::args::scale::ScaleArgs;
 use crate::failure::exit;
 use crate::terminal::Color;
 
@@ -166,8 +168,14 @@ pub(crate) struct DeployArgs {
     /// A host that the component may call; without a port every port of it. None by default
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) allow_host: Vec<AllowHost>,
+    /// How much requests are kept apart: instance (a fresh instance each), vm (a VM that is put back to its template after
+    /// each; vm:N after N), reuse (an instance has several; reuse:N, reuse:N,Ts)
+    #[arg(long, value_name = "MODE", default_value_t, help_heading = "Isolation")]
+    pub(crate) isolation: Isolation,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) scale: ScaleArgs,
 }
 
 /// `quickstart`.

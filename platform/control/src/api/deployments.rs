@@ -96,6 +96,8 @@ impl Api {
             env: record.env.into_keys().collect(),
             allow_hosts: record.allow_hosts,
             limits: record.limits,
+            isolation: record.isolation,
+            scale: record.scale,
         }
     }
 }

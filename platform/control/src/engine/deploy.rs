@@ -118,6 +118,8 @@ impl Engine {
             env: request.env,
             allow_hosts: request.allow_hosts,
             limits: request.limits,
+            isolation: request.isolation,
+            scale: request.scale,
             created_at: OffsetDateTime::now_utc(),
         };
         let target = Arc::new(target(record.clone(), artifact));

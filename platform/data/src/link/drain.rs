@@ -43,17 +43,20 @@ pub(crate) trait Outgoing: Send + Sync + 'static {
     );
 }
 
-/// Reads the guest's ring until the VM is lost.
+/// Reads the guest's ring until the VM is lost. `done` says that the VM was put back, where it is.
 pub(crate) async fn run(
     link: Arc<Link>,
     memory: Arc<RingMemory>,
     doorbell: AsyncFd<OwnedFd>,
+    done: Option<AsyncFd<OwnedFd>>,
     outgoing: Arc<dyn Outgoing>,
 ) {
-    let consumer = Consumer::new(HostRing::guest_to_host(&memory));
     let mut drain = Drain {
         link: Arc::clone(&link),
-        consumer,
+        consumer: Consumer::new(HostRing::guest_to_host(&memory)),
+        memory,
+        done,
+        greeted: false,
         outgoing,
         wakers: Vec::new(),
         buffer: vec![0; MAX_PAYLOAD].into(),
@@ -73,7 +76,12 @@ pub(crate) async fn run(
 
 struct Drain {
     link: Arc<Link>,
+    memory: Arc<RingMemory>,
     consumer: Consumer<HostRing>,
+    /// Says that the VM was put back, where it is.
+    done: Option<AsyncFd<OwnedFd>>,
+    /// The guest has said that it is ready, since it was put back.
+    greeted: bool,
     outgoing: Arc<dyn Outgoing>,
     wakers: Vec<Waker>,
     buffer: Box<[u8]>,
@@ -83,6 +91,29 @@ struct Drain {
 
 impl Drain {
     async fn serve(&mut self, doorbell: &AsyncFd<OwnedFd>) -> Result<(), Violation> {
+        loop {
+            match self.read(doorbell).await {
+                // The rings are wiped under the reader's hands while the VM is put back.
+                Ok(Read::Reset) => {}
+                Err(_) if self.link.is_resetting() => {}
+                Ok(Read::End) => return Ok(()),
+                Err(violation) => return Err(violation),
+            }
+            let Some(done) = &self.done else {
+                return Err(Violation("the VM is put back, but cannot be"));
+            };
+            // An error means that the runtime is going down; then this task is too.
+            if rung(done).await.is_err() {
+                return Ok(());
+            }
+            self.consumer = Consumer::new(HostRing::guest_to_host(&self.memory));
+            self.greeted = false;
+            self.link.renew();
+        }
+    }
+
+    /// Reads until the VM is being put back, or the runtime goes down.
+    async fn read(&mut self, doorbell: &AsyncFd<OwnedFd>) -> Result<Read, Violation> {
         let mut idle = 0;
         loop {
             if self.batch()? > 0 {
@@ -90,10 +121,10 @@ impl Drain {
                 tokio::task::yield_now().await;
                 continue;
             }
-            self.link
-                .outbox
-                .flush()
-                .map_err(|_| Violation("the ring to the guest is garbled"))?;
+            if self.link.is_resetting() {
+                return Ok(Read::Reset);
+            }
+            self.flush()?;
             if idle < PATIENCE && self.link.active.load(Ordering::Relaxed) > 0 {
                 idle += 1;
                 tokio::task::yield_now().await;
@@ -101,20 +132,31 @@ impl Drain {
             }
             idle = 0;
             if self.consumer.sleep().map_err(corrupt)? {
-                // An error means that the runtime is going down; then this task is too.
-                let Ok(mut ready) = doorbell.readable().await else {
-                    return Ok(());
+                let renewed = async {
+                    match &self.done {
+                        Some(done) => {
+                            // Not taken here: it is for `serve`.
+                            let _ = done.readable().await;
+                        }
+                        None => std::future::pending().await,
+                    }
                 };
-                let mut count = [0; 8];
-                let _ = rustix::io::read(doorbell.get_ref(), &mut count);
-                ready.clear_ready();
+                tokio::select! {
+                    biased;
+                    () = renewed => return Ok(Read::Reset),
+                    rung = rung(doorbell) => if rung.is_err() {
+                        return Ok(Read::End);
+                    }
+                }
                 self.consumer.awake();
-                self.link
-                    .outbox
-                    .flush()
-                    .map_err(|_| Violation("the ring to the guest is garbled"))?;
+                self.flush()?;
             }
         }
+    }
+
+    fn flush(&self) -> Result<(), Violation> {
+        let flushed = self.link.outbox.flush();
+        flushed.map_err(|_| Violation("the ring to the guest is garbled"))
     }
 
     /// Takes what is there, at most [`BATCH`] records.
@@ -145,7 +187,7 @@ impl Drain {
 
     fn record(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
         if header.kind == Kind::Ready {
-            if self.link.ready.is_cancelled() {
+            if std::mem::replace(&mut self.greeted, true) {
                 return Err(Violation("it said twice that it is ready"));
             }
             self.link.ready.cancel();
@@ -158,10 +200,9 @@ impl Drain {
             return self.call(header, payload);
         }
         let link = &self.link;
-        let (index, place) = link
+        let (index, mut place) = link
             .place(header.stream)
-            .ok_or(Violation("a record for a request that never was"))?;
-        let mut place = lock(place);
+            .ok_or(Violation("a record for a request that is not"))?;
         let place = &mut *place;
         if header.kind != Kind::Done {
             return place.exchange.on_record(header, payload, &mut self.wakers);
@@ -194,7 +235,7 @@ impl Drain {
         let request = self
             .link
             .place(header.stream)
-            .map(|(_, place)| lock(place).request.clone());
+            .map(|(_, place)| place.request.clone());
         let request = request
             .as_ref()
             .and_then(|id| std::str::from_utf8(id).ok())
@@ -234,7 +275,7 @@ impl Drain {
         calls.insert(header.stream, Arc::clone(&call));
         drop(calls);
         // The guest says which of its requests makes the call; it can only mistake one of its own for another.
-        let within = self.link.place(header.aux).map(|(_, place)| lock(place));
+        let within = self.link.place(header.aux).map(|(_, place)| place);
         let trace = within.and_then(|place| Some(CallTrace::begin(place.trace.as_deref()?)));
         self.outgoing.begin(
             &self.link,
@@ -250,4 +291,20 @@ impl Drain {
 
 fn corrupt(_: Corrupt) -> Violation {
     Violation("its ring is garbled")
+}
+
+/// Why the reader stopped.
+enum Read {
+    /// The VM is being put back.
+    Reset,
+    /// The runtime goes down.
+    End,
+}
+
+/// Waits until an eventfd is written, and takes what it has counted.
+async fn rung(event: &AsyncFd<OwnedFd>) -> std::io::Result<()> {
+    let mut ready = event.readable().await?;
+    let _ = rustix::io::read(event.get_ref(), &mut [0_u8; 8]);
+    ready.clear_ready();
+    Ok(())
 }

@@ -9,7 +9,7 @@ use sandbox_abi::message::{Header, Kind, MAX_DATA, reset};
 use super::exchange::{Part, RawHead};
 use super::failure::Failure;
 use super::outbox::OutboxError;
-use super::{Link, Place, stream_of};
+use super::{Link, Place};
 use crate::sync::lock;
 
 /// The reader of an incoming exchange's response. Dropped before the response has ended, it cancels the exchange.
@@ -54,10 +54,8 @@ impl Handle {
             if let Poll::Ready(Ok((_, credit))) = &polled
                 && *credit > 0
             {
-                self.link.control(
-                    Header::new(Kind::Credit, stream_of(self.index), *credit),
-                    &[],
-                );
+                self.link
+                    .control(Header::new(Kind::Credit, place.stream, *credit), &[]);
             }
             polled.map_ok(|(part, _)| part)
         });
@@ -69,7 +67,7 @@ impl Handle {
         self.with(|place| {
             if !place.exchange.ended() {
                 self.link
-                    .control(Header::new(Kind::Stop, stream_of(self.index), 0), &[]);
+                    .control(Header::new(Kind::Stop, place.stream, 0), &[]);
             }
             place.exchange.discard();
         });
@@ -102,7 +100,7 @@ impl Drop for Handle {
                         .exchange
                         .fail_as(Failure::Guest(reset::CANCELLED, bytes::Bytes::new()));
                     link.control(
-                        Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED),
+                        Header::new(Kind::Reset, place.stream, reset::CANCELLED),
                         b"cancelled",
                     );
                     place.watch.gave_up(link.now());
@@ -163,7 +161,6 @@ impl Writer {
     }
 
     async fn record(&self, kind: Kind, payload: &[u8]) -> bool {
-        let header = Header::new(kind, stream_of(self.index), 0);
         loop {
             let mut room = std::pin::pin!(self.link.outbox.room());
             room.as_mut().enable();
@@ -171,6 +168,7 @@ impl Writer {
                 if !place.exchange.open || place.exchange.failure.is_some() {
                     return None;
                 }
+                let header = Header::new(kind, place.stream, 0);
                 let sent = self.link.outbox.try_send(header, payload);
                 if sent.is_ok() && kind == Kind::Data {
                     place.exchange.spend(payload.len());
@@ -199,7 +197,7 @@ impl Writer {
             if place.exchange.open && !place.exchange.ended() {
                 place.exchange.fail(failure, &mut wakers);
                 self.link.control(
-                    Header::new(Kind::Reset, stream_of(self.index), reset::CANCELLED),
+                    Header::new(Kind::Reset, place.stream, reset::CANCELLED),
                     b"the request's body failed",
                 );
                 place.watch.gave_up(self.link.now());

@@ -13,24 +13,26 @@ pub(crate) mod failure;
 pub(crate) mod handle;
 pub(crate) mod head;
 pub(crate) mod outbox;
+pub(crate) mod renewal;
 mod watch;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use platform_model::LogStream;
-use sandbox_abi::message::{FLAG_END, Header, Kind, reset};
-use sandbox_ring::host::{HostRing, RingMemory};
-use tokio::sync::Semaphore;
+use sandbox_abi::message::{FLAG_END, Header, Kind, OUTGOING, reset};
+use sandbox_ring::host::RingMemory;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::exchange::Exchange;
 use self::handle::Handle;
 use self::outbox::{Outbox, OutboxError};
+use self::renewal::Renewal;
 use crate::metrics::Counters;
 use crate::sync::lock;
 use crate::trace::GuestTrace;
@@ -40,6 +42,8 @@ use crate::{LogRecord, LogSink, Target};
 #[derive(Default)]
 pub(crate) struct Place {
     pub(crate) exchange: Exchange,
+    /// The number of its exchange on the rings.
+    pub(crate) stream: u32,
     /// The host let go of it.
     pub(crate) released: bool,
     /// The guest said `DONE`, or the VM is gone.
@@ -73,6 +77,36 @@ pub(crate) struct Link {
     logs: Arc<dyn LogSink>,
     pub(crate) counters: Arc<Counters>,
     gate: Arc<Semaphore>,
+    /// Told when a place gets free that somebody may wait for.
+    freed: Arc<Notify>,
+    /// No new requests: the VM is to go.
+    leaving: AtomicBool,
+    /// Told when the last request has ended.
+    quiet: Notify,
+    /// How the VM is put back, if it is.
+    pub(crate) renewal: Option<Renewal>,
+    /// When the VM was asked to put itself back, in milliseconds of the link's clock and not 0; 0 where it is not.
+    resetting: AtomicU64,
+}
+
+/// What a link is made of.
+pub(crate) struct Parts {
+    /// What it leads to.
+    pub(crate) target: Arc<Target>,
+    /// Gets a permit back for each exchange that has ended on both sides.
+    pub(crate) gate: Arc<Semaphore>,
+    /// Told when a place gets free that somebody may wait for.
+    pub(crate) freed: Arc<Notify>,
+    /// The eventfd that wakes the guest.
+    pub(crate) wake: OwnedFd,
+    /// Where the output of the component goes.
+    pub(crate) logs: Arc<dyn LogSink>,
+    /// The figures of the deployment.
+    pub(crate) counters: Arc<Counters>,
+    /// How the VM is put back, if it is.
+    pub(crate) renewal: Option<Renewal>,
+    /// Whether the guest sleeps until it is woken, from the start.
+    pub(crate) asleep: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -94,20 +128,16 @@ pub(crate) enum BeginError {
 }
 
 impl Link {
-    /// A link over `memory`; `wake` is the eventfd that wakes the guest.
-    ///
-    /// `gate` gets a permit back for each exchange that has ended on both sides.
-    pub(crate) fn new(
-        target: Arc<Target>,
-        gate: Arc<Semaphore>,
-        memory: &Arc<RingMemory>,
-        wake: OwnedFd,
-        logs: Arc<dyn LogSink>,
-        counters: Arc<Counters>,
-    ) -> Arc<Self> {
-        let count = target.limits.concurrency.max(1);
+    /// A link over `memory`.
+    pub(crate) fn new(memory: &Arc<RingMemory>, parts: Parts) -> Arc<Self> {
+        let target = parts.target;
+        let count = match &parts.renewal {
+            Some(renewal) => renewal.after,
+            None => target.limits.concurrency,
+        };
+        let count = count.clamp(1, MAX_PLACES);
         Arc::new(Link {
-            outbox: Outbox::new(HostRing::host_to_guest(memory), wake),
+            outbox: Outbox::new(memory, parts.wake, parts.asleep),
             places: (0..count).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..count).rev().collect()),
             calls: Mutex::default(),
@@ -118,9 +148,14 @@ impl Link {
             active: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             traps: AtomicU64::new(0),
-            logs,
-            counters,
-            gate,
+            logs: parts.logs,
+            counters: parts.counters,
+            gate: parts.gate,
+            freed: parts.freed,
+            leaving: AtomicBool::new(false),
+            quiet: Notify::new(),
+            renewal: parts.renewal,
+            resetting: AtomicU64::new(0),
             target,
         })
     }
@@ -137,7 +172,9 @@ impl Link {
         request: Bytes,
         trace: &mut Option<Box<GuestTrace>>,
     ) -> Result<Handle, BeginError> {
-        if self.lost.is_cancelled() {
+        // Counted before the look: who waits for the last request to end sees either it or the flag seen here.
+        let counted = Active::new(self);
+        if !self.serves() {
             return Err(BeginError::Lost);
         }
         let index = lock(&self.free).pop().ok_or(BeginError::Full)?;
@@ -151,7 +188,9 @@ impl Link {
         place.request = request;
         place.watch.begin(self.now(), &self.target.limits);
         let generation = place.exchange.generation;
-        let mut header = Header::new(Kind::Request, stream_of(index), 0);
+        let stream = stream_of(index, generation);
+        place.stream = stream;
+        let mut header = Header::new(Kind::Request, stream, 0);
         if whole && data.is_empty() {
             header.flags = FLAG_END;
         }
@@ -171,16 +210,16 @@ impl Link {
         if !data.is_empty() {
             // Queued if there is no room: it is small, and the head is on its way.
             place.exchange.spend(data.len());
-            self.control(Header::new(Kind::Data, stream_of(index), 0), data);
+            self.control(Header::new(Kind::Data, stream, 0), data);
             if whole {
-                self.control(Header::new(Kind::End, stream_of(index), 0), &[]);
+                self.control(Header::new(Kind::End, stream, 0), &[]);
             }
         }
         if let Some(mut trace) = trace.take() {
             trace.begun();
             place.trace = Some(trace);
         }
-        self.active.fetch_add(1, Ordering::Relaxed);
+        counted.keep();
         drop(place);
         let handle = Handle::new(Arc::clone(self), index, generation);
         if self.lost.is_cancelled() {
@@ -238,10 +277,11 @@ impl Link {
         self.lost_because.get().map(String::as_str)
     }
 
-    /// The place that a stream number of the guest means.
-    fn place(&self, stream: u32) -> Option<(u32, &Mutex<Place>)> {
-        let index = stream.checked_sub(1)?;
-        Some((index, self.places.get(index as usize)?))
+    /// The place that a stream number of the guest means, locked, if the exchange of that number is the one that has it.
+    fn place(&self, stream: u32) -> Option<(u32, MutexGuard<'_, Place>)> {
+        let index = (stream & (STREAMS_STEP - 1)).checked_sub(1)?;
+        let place = lock(self.places.get(index as usize)?);
+        (place.stream == stream).then_some((index, place))
     }
 
     /// Frees a place that both sides are done with. Called with the place locked.
@@ -251,10 +291,72 @@ impl Link {
             place.exchange.close();
             place.request = Bytes::new();
             place.trace = None;
-            self.active.fetch_sub(1, Ordering::Relaxed);
-            lock(&self.free).push(index);
+            let left = self.one_less();
             self.gate.add_permits(1);
+            match &self.renewal {
+                None => lock(&self.free).push(index),
+                Some(renewal) => {
+                    if left == 0 && lock(&self.free).is_empty() && !self.lost.is_cancelled() {
+                        self.outbox.close();
+                        self.resetting.store(self.now().max(1), Ordering::Release);
+                        renewal.ask();
+                    }
+                }
+            }
         }
+    }
+
+    fn one_less(&self) -> u32 {
+        let left = self.active.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 {
+            self.quiet.notify_waiters();
+        }
+        left
+    }
+
+    /// Whether it takes requests.
+    pub(crate) fn serves(&self) -> bool {
+        !self.lost.is_cancelled() && !self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more requests.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Resolves when it has no request.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let quiet = self.quiet.notified();
+            if self.active.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    /// Whether the VM is being put back.
+    pub(crate) fn is_resetting(&self) -> bool {
+        self.resetting.load(Ordering::Acquire) != 0
+    }
+
+    /// The VM was put back: a new round begins.
+    pub(crate) fn renew(&self) {
+        self.outbox.renew();
+        self.resetting.store(0, Ordering::Release);
+        if let Some(renewal) = &self.renewal {
+            renewal.count();
+        }
+        let count = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        *lock(&self.free) = (0..count).rev().collect();
+        for _ in 0..count {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Requests that it can take now.
+    pub(crate) fn free_places(&self) -> usize {
+        lock(&self.free).len()
     }
 
     /// Milliseconds since the link was made.
@@ -282,13 +384,17 @@ impl Link {
 
     /// Looks after deadlines; called every [`SWEEP`]. A guest that does not end what it was told to end is lost.
     pub(crate) fn sweep(&self) {
+        let now = self.now();
+        let resetting = self.resetting.load(Ordering::Acquire);
+        if resetting != 0 && now > resetting + RESET_TIME && !self.lost.is_cancelled() {
+            return self.lose("the VM was not put back in time");
+        }
         if self.active.load(Ordering::Relaxed) == 0 || self.lost.is_cancelled() {
             return;
         }
-        let now = self.now();
         let mut wakers = Vec::new();
         let mut overdue = false;
-        for (index, place) in self.places.iter().enumerate() {
+        for place in &self.places {
             let mut place = lock(place);
             let place = &mut *place;
             if !place.exchange.open {
@@ -300,7 +406,7 @@ impl Link {
                     place
                         .exchange
                         .fail(failure::Failure::Deadline(deadline), &mut wakers);
-                    let stream = stream_of(u32::try_from(index).unwrap_or(u32::MAX));
+                    let stream = place.stream;
                     self.control(
                         Header::new(Kind::Reset, stream, reset::DEADLINE),
                         b"out of time",
@@ -318,10 +424,42 @@ impl Link {
     }
 }
 
+/// A request that is about to begin, counted as one that has.
+struct Active<'l>(&'l Link);
+
+impl<'l> Active<'l> {
+    fn new(link: &'l Link) -> Self {
+        link.active.fetch_add(1, Ordering::SeqCst);
+        Active(link)
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.one_less();
+    }
+}
+
 /// Time between two looks at the deadlines.
 pub(crate) const SWEEP: Duration = Duration::from_millis(50);
 
-/// The stream number of a place; 0 means none.
-fn stream_of(index: u32) -> u32 {
-    index.wrapping_add(1)
+/// Milliseconds that a VM has for being put back.
+const RESET_TIME: u64 = 5_000;
+
+/// Most places: as many requests as a deployment may have at once.
+const MAX_PLACES: u32 = 1024;
+/// From the numbers of one use of the places to those of the next.
+const STREAMS_STEP: u32 = 2048;
+const _: () = assert!(MAX_PLACES < STREAMS_STEP);
+
+/// The stream number of a place in its so-manieth use; 0 means none. It is a long time until a number comes again, so
+/// that what a component still holds of an exchange cannot be taken for another one.
+fn stream_of(index: u32, generation: u64) -> u32 {
+    let uses = (OUTGOING / STREAMS_STEP) as u64;
+    let generation = u32::try_from(generation % uses).unwrap_or(0);
+    generation * STREAMS_STEP + index + 1
 }

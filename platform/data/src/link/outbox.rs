@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sandbox_abi::message::Header;
-use sandbox_ring::host::HostRing;
+use sandbox_ring::host::{HostRing, RingMemory};
 use sandbox_ring::{Producer, PushError};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -35,11 +35,14 @@ pub(crate) enum OutboxError {
 struct Inner {
     producer: Producer<HostRing>,
     pending: VecDeque<(Header, Vec<u8>)>,
+    /// The VM is being put back: nothing is sent.
+    closed: bool,
 }
 
 /// The way to a guest.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    memory: Arc<RingMemory>,
     inner: Mutex<Inner>,
     wake: OwnedFd,
     room: Notify,
@@ -47,13 +50,18 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// A way over `ring`; `wake` is the eventfd that wakes the guest.
-    pub(crate) fn new(ring: HostRing, wake: OwnedFd) -> Self {
+    /// A way over the fresh rings in `memory`; `wake` is the eventfd that wakes the guest, which sleeps if `asleep`.
+    pub(crate) fn new(memory: &Arc<RingMemory>, wake: OwnedFd, asleep: bool) -> Self {
+        if asleep {
+            memory.put_guest_to_sleep();
+        }
         let inner = Inner {
-            producer: Producer::new(ring),
+            producer: Producer::new(HostRing::host_to_guest(memory)),
             pending: VecDeque::new(),
+            closed: false,
         };
         Outbox {
+            memory: Arc::clone(memory),
             inner: Mutex::new(inner),
             wake,
             room: Notify::new(),
@@ -61,10 +69,24 @@ impl Outbox {
         }
     }
 
+    /// Sends nothing from now on: the VM is being put back.
+    pub(crate) fn close(&self) {
+        lock(&self.inner).closed = true;
+    }
+
+    /// The rings are blank, and the guest sleeps.
+    pub(crate) fn renew(&self) {
+        let mut inner = lock(&self.inner);
+        self.memory.put_guest_to_sleep();
+        inner.producer = Producer::new(HostRing::host_to_guest(&self.memory));
+        inner.pending.clear();
+        inner.closed = false;
+    }
+
     /// Sends a head or data if there is room now.
     pub(crate) fn try_send(&self, header: Header, payload: &[u8]) -> Result<(), OutboxError> {
         let mut inner = lock(&self.inner);
-        let wake = if inner.pending.is_empty() {
+        let wake = if inner.pending.is_empty() && !inner.closed {
             inner.push(header, payload)
         } else {
             Err(OutboxError::Full)
@@ -81,6 +103,10 @@ impl Outbox {
     /// Sends a small record, now or as soon as there is room.
     pub(crate) fn send(&self, header: Header, payload: &[u8]) -> Result<(), OutboxError> {
         let mut inner = lock(&self.inner);
+        if inner.closed {
+            // All exchanges are over: nobody is there for it.
+            return Ok(());
+        }
         let pushed = if inner.pending.is_empty() {
             inner.push(header, payload)
         } else {
@@ -102,6 +128,9 @@ impl Outbox {
     /// Sends what waits, as far as there is room, and tells those who wait for room to try again.
     pub(crate) fn flush(&self) -> Result<(), OutboxError> {
         let mut inner = lock(&self.inner);
+        if inner.closed {
+            return Ok(());
+        }
         let mut wake = false;
         while let Some((header, payload)) = inner.pending.pop_front() {
             match inner.push(header, &payload) {

@@ -188,6 +188,17 @@ impl Counters {
         }
     }
 
+    /// Requests that have ended, and the processor time that they took.
+    pub(crate) fn work(&self) -> (u64, Duration) {
+        let shards = self.own.iter().chain([&self.shared]);
+        let (mut ended, mut cpu_ns) = (0, 0);
+        for shard in shards {
+            ended += read_all(&shard.requests).iter().sum::<u64>();
+            cpu_ns += shard.cpu_ns.load(Relaxed);
+        }
+        (ended, Duration::from_nanos(cpu_ns))
+    }
+
     /// A request has found its deployment.
     pub(crate) fn begun(&self) {
         self.here().add(|shard| &shard.in_flight, 1);

@@ -220,6 +220,8 @@ mod tests {
             env: BTreeMap::new(),
             allow_hosts: Vec::new(),
             limits: Limits::default(),
+            isolation: platform_model::Isolation::default(),
+            scale: platform_model::Scale::default(),
         }
     }
 

@@ -1,31 +1,26 @@
-//! One deployment that is served: its VM, started when it is wanted and replaced when it is lost.
+//! One deployment that is served: its VMs, started when they are wanted and replaced when they are lost.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use platform_model::VmState;
-use rustix::event::{EventfdFlags, eventfd};
-use sandbox_abi::config;
-use sandbox_channel::{Command, VmId};
-use sandbox_ring::host::RingMemory;
-
-use tokio::sync::{Notify, Semaphore, SetOnce, watch};
+use sandbox_channel::VmId;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::worker::{Vm, Worker};
-use crate::link::{Link, drain};
+use super::member::{self, End};
+use super::scale::{Decision, Scaler, Seen};
+use super::template::TemplateFile;
+use super::worker::Worker;
+use crate::link::Link;
 use crate::metrics::Counters;
-use crate::sync::{lock, watch_fd};
+use crate::sync::lock;
 use crate::{Target, WarmError, WarmReport};
 
-/// Time that a VM has for getting ready.
-const START_TIME: Duration = Duration::from_secs(30);
-/// Time that the worker has for saying how long it took, once the guest is ready.
-const SETUP_TIME: Duration = Duration::from_millis(100);
 /// A VM that lived for so long did not die of its start.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest pause before another start.
@@ -38,7 +33,7 @@ const MAX_FAILURES: u32 = 5;
 pub(crate) enum Phase {
     /// No VM, and none wanted.
     Cold,
-    /// A VM is being made.
+    /// The first VM is being made.
     Starting,
     /// It serves.
     Ready(WarmReport),
@@ -48,6 +43,12 @@ pub(crate) enum Phase {
     Stopped,
 }
 
+/// A VM that serves.
+pub(crate) struct Member {
+    pub(crate) vm: VmId,
+    pub(crate) link: Arc<Link>,
+}
+
 /// A deployment.
 pub(crate) struct Deployment {
     pub(crate) target: Arc<Target>,
@@ -55,19 +56,28 @@ pub(crate) struct Deployment {
     pub(crate) gate: Arc<Semaphore>,
     /// Requests that wait for a permit.
     pub(crate) waiting: AtomicU32,
-    /// The link to the VM that serves, if one does.
-    pub(crate) link: ArcSwapOption<Link>,
+    /// Requests that have a permit and wait for a place in a VM.
+    pub(crate) placeless: AtomicU32,
+    /// Told when a place gets free that somebody may wait for.
+    pub(crate) freed: Arc<Notify>,
+    /// The VMs that serve.
+    pub(crate) members: ArcSwap<Vec<Member>>,
     pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) template: TemplateFile,
+    /// How many VMs there are to be.
+    desired: AtomicU32,
+    /// Told when `desired` has changed, or a request waits for a VM.
     wanted: Notify,
     /// Requests that hold on to it.
     users: AtomicU32,
     idle: Notify,
     /// No new requests: it left the route table.
     pub(crate) retired: CancellationToken,
-    stop: CancellationToken,
-    vm: Mutex<Option<VmId>>,
+    /// It ends now.
+    pub(crate) stop: CancellationToken,
     past: Past,
-    pub(crate) counters: Arc<Counters>,
+    scaler: Mutex<Scaler>,
 }
 
 /// Figures of VMs that are gone.
@@ -76,6 +86,18 @@ struct Past {
     requests: AtomicU64,
     traps: AtomicU64,
     restores: AtomicU64,
+    resets: AtomicU64,
+}
+
+/// Figures of one VM, or of a deployment that has none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) vm: Option<VmId>,
+    pub(crate) state: VmState,
+    pub(crate) requests: u64,
+    pub(crate) traps: u64,
+    pub(crate) restores: u64,
+    pub(crate) resets: u64,
 }
 
 /// A request's hold on a deployment: it is not stopped while there is one.
@@ -92,19 +114,28 @@ impl Drop for Hold {
 impl Deployment {
     /// A deployment without a VM; its supervisor is started with it.
     pub(crate) fn new(target: Arc<Target>, worker: Arc<Worker>, shared: Arc<Shared>) -> Arc<Self> {
+        let template = TemplateFile::new(
+            shared.templates.as_deref(),
+            target.tenant.as_str(),
+            &target.artifact,
+        );
         let deployment = Arc::new(Deployment {
-            gate: Arc::new(Semaphore::new(target.limits.concurrency as usize)),
+            gate: Arc::new(Semaphore::new(capacity(&target, shared.processors))),
             waiting: AtomicU32::new(0),
-            link: ArcSwapOption::empty(),
+            placeless: AtomicU32::new(0),
+            freed: Arc::default(),
+            members: ArcSwap::default(),
             phase: watch::Sender::new(Phase::Cold),
+            counters: shared.registry.enter(&target),
+            template,
+            desired: AtomicU32::new(target.scale.min),
             wanted: Notify::new(),
             users: AtomicU32::new(0),
             idle: Notify::new(),
             retired: CancellationToken::new(),
             stop: CancellationToken::new(),
-            vm: Mutex::default(),
             past: Past::default(),
-            counters: shared.registry.enter(&target),
+            scaler: Mutex::default(),
             target,
         });
         tokio::spawn(Arc::clone(&deployment).supervise(worker, shared));
@@ -118,9 +149,27 @@ impl Deployment {
         (!self.retired.is_cancelled()).then_some(hold)
     }
 
-    /// Asks for a VM.
+    /// Asks for a VM, if there is none.
     pub(crate) fn want(&self) {
+        self.desired.fetch_max(1, Ordering::AcqRel);
         self.wanted.notify_one();
+    }
+
+    /// The VM that is to have the next request: the one with the fewest, and with a free place if there is one.
+    pub(crate) fn pick(&self) -> Option<Arc<Link>> {
+        let members = self.members.load();
+        if let [only] = members.as_slice() {
+            return only.link.serves().then(|| Arc::clone(&only.link));
+        }
+        let load = |member: &&Member| {
+            let link = &member.link;
+            let full = link.renewal.is_some() && link.free_places() == 0;
+            (full, link.active.load(Ordering::Relaxed))
+        };
+        let serving = members.iter().filter(|member| member.link.serves());
+        serving
+            .min_by_key(load)
+            .map(|member| Arc::clone(&member.link))
     }
 
     /// Waits until it serves, or says why it does not.
@@ -144,7 +193,7 @@ impl Deployment {
         }
     }
 
-    /// Waits until nobody holds on to it and its guest has nothing to do, then stops it.
+    /// Waits until nobody holds on to it and its guests have nothing to do, then stops it.
     pub(crate) async fn retire(&self, deadline: Duration) {
         self.retired.cancel();
         let drained = async {
@@ -155,8 +204,25 @@ impl Deployment {
                 }
                 idle.await;
             }
-            let all = self.target.limits.concurrency;
-            let _ = self.gate.acquire_many(all).await;
+            loop {
+                // The guests may work on after their last answers.
+                let links: Vec<_> = self
+                    .members
+                    .load()
+                    .iter()
+                    .map(|member| Arc::clone(&member.link))
+                    .collect();
+                let Some(busy) = links
+                    .iter()
+                    .find(|link| link.active.load(Ordering::Acquire) > 0)
+                else {
+                    break;
+                };
+                tokio::select! {
+                    () = busy.idle() => {}
+                    () = busy.lost.cancelled() => tokio::task::yield_now().await,
+                }
+            }
         };
         let _ = tokio::time::timeout(deadline, drained).await;
         self.stop.cancel();
@@ -168,222 +234,287 @@ impl Deployment {
         self.stop.cancel();
     }
 
+    /// A VM serves from now on.
+    pub(crate) fn enter(&self, vm: VmId, link: &Arc<Link>, report: WarmReport) {
+        self.counters.vm_started();
+        self.members.rcu(|members| {
+            let link = Arc::clone(link);
+            let others = members.iter().map(Member::copy);
+            others.chain([Member { vm, link }]).collect::<Vec<_>>()
+        });
+        self.phase.send_replace(Phase::Ready(report));
+        // Whoever waits for a place may have it here.
+        for _ in 0..link.free_places().min(64) {
+            self.freed.notify_one();
+        }
+    }
+
+    /// A VM does not serve any more.
+    pub(crate) fn exit(&self, vm: VmId, link: &Link) {
+        self.members.rcu(|members| {
+            let others = members.iter().filter(|member| member.vm != vm);
+            others.map(Member::copy).collect::<Vec<_>>()
+        });
+        let past = &self.past;
+        past.requests
+            .fetch_add(link.requests.load(Ordering::Relaxed), Ordering::Relaxed);
+        past.traps
+            .fetch_add(link.traps.load(Ordering::Relaxed), Ordering::Relaxed);
+        let rounds = link.renewal.as_ref().map_or(0, |reset| reset.rounds());
+        past.resets.fetch_add(rounds, Ordering::Relaxed);
+    }
+
+    /// Looks after deadlines, and after how many VMs there are. `false`: there is nothing to look after.
+    pub(crate) fn sweep(&self, passed: Duration, processors: u32) -> bool {
+        let members = self.members.load();
+        for member in members.iter() {
+            member.link.sweep();
+        }
+        let desired = self.desired.load(Ordering::Acquire);
+        let (ended, cpu) = self.counters.work();
+        let seen = Seen {
+            vms: desired.max(u32::try_from(members.len()).unwrap_or(u32::MAX)),
+            active: members
+                .iter()
+                .map(|member| member.link.active.load(Ordering::Relaxed))
+                .sum(),
+            placeless: self.placeless.load(Ordering::Relaxed),
+            ended,
+            cpu,
+        };
+        if desired == 0 && members.is_empty() {
+            return false;
+        }
+        let decision = lock(&self.scaler).look(seen, passed, &self.target.scale, processors);
+        let change = match decision {
+            Decision::Stay => return true,
+            // Beyond the processors there is nothing to win for those that compute.
+            Decision::More => desired.saturating_add(1),
+            Decision::Fewer => desired.saturating_sub(1).max(self.target.scale.min),
+            Decision::Idle => self.target.scale.min,
+        };
+        // A request that came meanwhile has the last word.
+        let _ = self
+            .desired
+            .compare_exchange(desired, change, Ordering::AcqRel, Ordering::Acquire);
+        self.wanted.notify_one();
+        true
+    }
+
+    /// Gives up its VMs now if it has no request, to make room for others. Tells whether it had any.
+    pub(crate) fn evict(&self) -> bool {
+        let members = self.members.load();
+        let busy = |member: &Member| member.link.active.load(Ordering::Relaxed) > 0;
+        if members.is_empty() || members.iter().any(busy) || self.users.load(Ordering::Relaxed) > 0
+        {
+            return false;
+        }
+        self.desired.store(0, Ordering::Release);
+        self.wanted.notify_one();
+        true
+    }
+
     async fn supervise(self: Arc<Self>, worker: Arc<Worker>, shared: Arc<Shared>) {
+        let mut vms = Vms::default();
         // Ends in a row that came soon after the start, or before it was ready.
         let mut failures = 0;
-        let mut again = false;
+        let mut rest: Option<tokio::time::Instant> = None;
         while !self.stop.is_cancelled() {
-            if !again {
-                tokio::select! {
-                    () = self.wanted.notified() => {}
-                    () = self.stop.cancelled() => break,
+            let desired = self.desired.load(Ordering::Acquire) as usize;
+            if rest.is_none() {
+                while vms.staying() < desired {
+                    if self.members.load().is_empty() {
+                        self.phase.send_replace(Phase::Starting);
+                    }
+                    shared.awake(&self);
+                    vms.start(&self, &worker, &shared);
                 }
             }
-            self.phase.send_replace(Phase::Starting);
-            let began = Instant::now();
-            let ended = tokio::select! {
-                ended = self.run_vm(&worker, &shared) => ended,
+            while vms.staying() > desired {
+                vms.let_go();
+            }
+            tokio::select! {
+                () = self.wanted.notified() => {}
                 () = self.stop.cancelled() => break,
-            };
-            failures = if ended.is_ok() && began.elapsed() > HEALTHY {
-                0
-            } else {
-                failures + 1
-            };
-            again = ended.is_ok() && failures <= MAX_FAILURES;
-            // Requests wait while it is starting, and are told why where it is not.
-            self.phase.send_replace(match ended {
-                Ok(()) if again => Phase::Starting,
-                Ok(()) => Phase::Failed(WarmError::Unavailable("its VM is lost again and again".to_owned())),
-                Err(error) => {
-                    let target = &self.target;
-                    tracing::warn!(tenant = %target.tenant, app = %target.app, deployment = %target.deployment, %error, "VM does not start");
-                    Phase::Failed(error)
+                () = rested(rest) => rest = None,
+                Some(ended) = vms.running.join_next() => {
+                    let Ok((id, began, ended)) = ended else { continue };
+                    vms.leaves.retain(|(other, _)| *other != id);
+                    failures = self.after(ended, began, failures);
+                    rest = (failures > 1).then(|| tokio::time::Instant::now() + pause(failures - 1));
                 }
-            });
-            self.take_down(&worker).await;
-            self.past.restores.fetch_add(1, Ordering::Relaxed);
-            if failures > 1 {
-                self.rest(failures - 1).await;
             }
         }
-        self.take_down(&worker).await;
+        // Each sees by itself that it has to stop.
+        while vms.running.join_next().await.is_some() {}
         self.phase.send_replace(Phase::Stopped);
         shared.registry.leave(&self.target, &self.counters);
     }
 
-    async fn rest(&self, failures: u32) {
-        let pause = Duration::from_millis(20)
-            .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
-            .min(MAX_PAUSE);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    /// Makes a VM and serves with it until it is lost. An error: it never was ready.
-    async fn run_vm(&self, worker: &Worker, shared: &Arc<Shared>) -> Result<(), WarmError> {
-        let unavailable = |what: &'static str| {
-            move |error: std::io::Error| WarmError::Unavailable(format!("{what}: {error}"))
-        };
-        let began = Instant::now();
-        let memory =
-            RingMemory::create().map_err(|error| WarmError::Unavailable(error.to_string()))?;
-        let event = || {
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from)
-        };
-        let wake = event().map_err(unavailable("no eventfd"))?;
-        let bell = event().map_err(unavailable("no eventfd"))?;
-        let artifact = std::fs::File::open(&self.target.artifact)
-            .map_err(unavailable("cannot open the artifact"))?;
-        let copy = |fd: &std::os::fd::OwnedFd| fd.try_clone().map_err(unavailable("no descriptor"));
-        let doorbell =
-            watch_fd(copy(&bell)?).map_err(unavailable("cannot listen to the doorbell"))?;
-        let link = Link::new(
-            Arc::clone(&self.target),
-            Arc::clone(&self.gate),
-            &memory,
-            copy(&wake)?,
-            Arc::clone(&shared.logs),
-            Arc::clone(&self.counters),
-        );
-        shared.watch(&link);
-        tokio::spawn(drain::run(
-            Arc::clone(&link),
-            Arc::clone(&memory),
-            doorbell,
-            Arc::clone(&shared.egress),
-        ));
-
-        let id = shared.next_vm();
-        *lock(&self.vm) = Some(id);
-        let vm = Arc::new(Vm {
-            link: Arc::clone(&link),
-            setup: SetOnce::new(),
-            not_made: OnceLock::new(),
-        });
-        let command = Command::CreateVm {
-            vm: id,
-            memory: self.target.limits.vm_memory_bytes,
-            config: encode(&self.target),
-            begin: sandbox_channel::Begin::Boot,
-            reset: false,
-        };
-        let fds = [artifact.as_fd(), memory.as_fd(), wake.as_fd(), bell.as_fd()];
-        let guard = LoseOnDrop(Arc::clone(&link));
-        worker
-            .create(id, Arc::clone(&vm), &command, &fds)
-            .await
-            .map_err(|error| WarmError::Unavailable(error_chain(&error)))?;
-        drop((artifact, wake, bell));
-
-        tokio::select! {
-            biased;
-            () = link.ready.cancelled() => {}
-            () = link.lost.cancelled() => {
-                let reason = link.reason().unwrap_or("the VM is lost").to_owned();
-                let not_made = vm.not_made.get().is_some();
-                return Err(if not_made { WarmError::Unavailable(reason) } else { WarmError::Refused(reason) });
+    /// A VM has ended; says how many have ended badly in a row.
+    fn after(&self, ended: Result<End, WarmError>, began: Instant, failures: u32) -> u32 {
+        let target = &self.target;
+        let alone = self.members.load().is_empty();
+        match ended {
+            Ok(End::Left | End::Seeded) => {
+                if alone {
+                    let cold = self.desired.load(Ordering::Acquire) == 0;
+                    self.phase
+                        .send_replace(if cold { Phase::Cold } else { Phase::Starting });
+                }
+                return 0;
             }
-            () = tokio::time::sleep(START_TIME) => return Err(WarmError::Timeout(START_TIME)),
+            Ok(End::BadTemplate) => {
+                tracing::warn!(tenant = %target.tenant, app = %target.app, deployment = %target.deployment, "the template was of no use");
+                return failures + 1;
+            }
+            Ok(End::Lost) | Err(_) => {}
         }
-        let ready = began.elapsed();
-        // The worker's word comes another way than the guest's, and may be the later one.
-        let setup = tokio::time::timeout(SETUP_TIME, vm.setup.wait()).await;
-        let report = WarmReport {
-            setup: setup.map_or(Duration::ZERO, |setup| *setup),
-            ready,
+        self.past.restores.fetch_add(1, Ordering::Relaxed);
+        let healthy = ended.is_ok() && began.elapsed() > HEALTHY;
+        let failures = if healthy { 0 } else { failures + 1 };
+        let again = ended.is_ok() && failures <= MAX_FAILURES;
+        if !again {
+            // The next request tries again.
+            self.desired.store(0, Ordering::Release);
+        }
+        let phase = match ended {
+            Ok(_) if again => Phase::Starting,
+            Ok(_) => Phase::Failed(WarmError::Unavailable(
+                "its VM is lost again and again".to_owned(),
+            )),
+            Err(error) => {
+                tracing::warn!(tenant = %target.tenant, app = %target.app, deployment = %target.deployment, %error, "VM does not start");
+                Phase::Failed(error)
+            }
         };
-        self.counters.vm_started();
-        self.link.store(Some(Arc::clone(&link)));
-        self.phase.send_replace(Phase::Ready(report));
-        link.lost.cancelled().await;
-        self.counters.vm_lost();
-        let reason = link.reason().unwrap_or("no reason known");
-        tracing::warn!(tenant = %self.target.tenant, app = %self.target.app, deployment = %self.target.deployment, reason, "VM is lost");
-        link.note(&format!("the sandbox was lost and is made anew: {reason}"));
-        drop(guard);
-        Ok(())
+        // Requests wait while it is starting, and are told why where it is not.
+        if alone {
+            self.phase.send_replace(phase);
+        }
+        failures
     }
 
-    async fn take_down(&self, worker: &Worker) {
-        if let Some(link) = self.link.swap(None) {
-            self.past
-                .requests
-                .fetch_add(link.requests.load(Ordering::Relaxed), Ordering::Relaxed);
-            self.past
-                .traps
-                .fetch_add(link.traps.load(Ordering::Relaxed), Ordering::Relaxed);
-            link.lose("it was stopped");
+    /// State and figures of each VM, or of the deployment where it has none; those of VMs that are gone are the first
+    /// one's. Exits and memory only the workers know.
+    pub(crate) fn figures(&self) -> Vec<Figures> {
+        let members = self.members.load();
+        let past = &self.past;
+        let mut all: Vec<Figures> = members
+            .iter()
+            .map(|member| Figures {
+                vm: Some(member.vm),
+                state: VmState::Ready,
+                requests: member.link.requests.load(Ordering::Relaxed),
+                traps: member.link.traps.load(Ordering::Relaxed),
+                restores: 0,
+                resets: member
+                    .link
+                    .renewal
+                    .as_ref()
+                    .map_or(0, |reset| reset.rounds()),
+            })
+            .collect();
+        if all.is_empty() {
+            let state = match &*self.phase.borrow() {
+                Phase::Cold | Phase::Stopped => VmState::Stopped,
+                Phase::Starting | Phase::Ready(_) => VmState::Starting,
+                Phase::Failed(_) => VmState::Lost,
+            };
+            all.push(Figures {
+                vm: None,
+                state,
+                requests: 0,
+                traps: 0,
+                restores: 0,
+                resets: 0,
+            });
         }
-        let vm = lock(&self.vm).take();
-        if let Some(vm) = vm {
-            worker.stop(vm).await;
+        if let Some(first) = all.first_mut() {
+            first.requests += past.requests.load(Ordering::Relaxed);
+            first.traps += past.traps.load(Ordering::Relaxed);
+            first.restores += past.restores.load(Ordering::Relaxed);
+            first.resets += past.resets.load(Ordering::Relaxed);
         }
-    }
-
-    /// The number of its VM, if it has one.
-    pub(crate) fn vm(&self) -> Option<VmId> {
-        *lock(&self.vm)
-    }
-
-    /// State and figures, without those that only the worker knows: requests, traps, restores.
-    pub(crate) fn figures(&self) -> (VmState, u64, u64, u64) {
-        let state = match &*self.phase.borrow() {
-            Phase::Cold | Phase::Stopped => VmState::Stopped,
-            Phase::Starting => VmState::Starting,
-            Phase::Ready(_) => VmState::Ready,
-            Phase::Failed(_) => VmState::Lost,
-        };
-        let link = self.link.load();
-        let live = |count: fn(&Link) -> &AtomicU64| {
-            link.as_ref()
-                .map_or(0, |link| count(link).load(Ordering::Relaxed))
-        };
-        (
-            state,
-            self.past.requests.load(Ordering::Relaxed) + live(|link| &link.requests),
-            self.past.traps.load(Ordering::Relaxed) + live(|link| &link.traps),
-            self.past.restores.load(Ordering::Relaxed),
-        )
+        all
     }
 }
 
-/// A VM whose start was given up is lost.
-struct LoseOnDrop(Arc<Link>);
-
-impl Drop for LoseOnDrop {
-    fn drop(&mut self) {
-        self.0.lose("it was stopped");
+impl Member {
+    fn copy(&self) -> Self {
+        Member {
+            vm: self.vm,
+            link: Arc::clone(&self.link),
+        }
     }
 }
 
-/// What the guest is told about its deployment.
-fn encode(target: &Target) -> Vec<u8> {
-    let limits = &target.limits;
-    let nanoseconds = |ms: u64| ms.saturating_mul(1_000_000);
-    let limits = config::Limits {
-        memory: limits.memory_bytes,
-        cpu_ns: nanoseconds(limits.cpu_ms),
-        post_return_ns: nanoseconds(limits.post_return_ms),
-        concurrency: limits.concurrency,
-        head_bytes: limits.head_bytes,
-        scratch_bytes: limits.scratch_bytes,
+/// What the task of a VM says at its end: its number among them, when it began, how it ended.
+type Ended = (u64, Instant, Result<End, WarmError>);
+
+/// The tasks of a deployment's VMs.
+#[derive(Default)]
+struct Vms {
+    running: JoinSet<Ended>,
+    /// How each that is to stay is told to leave, the oldest first.
+    leaves: Vec<(u64, CancellationToken)>,
+    next: u64,
+}
+
+impl Vms {
+    fn start(&mut self, deployment: &Arc<Deployment>, worker: &Arc<Worker>, shared: &Arc<Shared>) {
+        let id = self.next;
+        self.next += 1;
+        let leave = CancellationToken::new();
+        self.leaves.push((id, leave.clone()));
+        let (deployment, worker, shared) = (
+            Arc::clone(deployment),
+            Arc::clone(worker),
+            Arc::clone(shared),
+        );
+        self.running.spawn(async move {
+            let began = Instant::now();
+            let ended = member::run(deployment, worker, shared, leave).await;
+            (id, began, ended)
+        });
+    }
+
+    /// How many were not told to leave.
+    fn staying(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Tells the youngest to leave.
+    fn let_go(&mut self) {
+        if let Some((_, leave)) = self.leaves.pop() {
+            leave.cancel();
+        }
+    }
+}
+
+/// Requests that may run at once: what the deployment's limit allows, and what its VMs can take.
+fn capacity(target: &Target, processors: u32) -> usize {
+    let limit = target.limits.concurrency;
+    let most = match target.scale.max {
+        0 => processors,
+        max => max,
     };
-    let mut bytes = Vec::new();
-    config::Config::write(&mut bytes, &limits, config::Reuse::Never, target.env.iter());
-    bytes
+    let places = match member::resets(target) {
+        Some(requests) => limit.min(requests.saturating_mul(most)),
+        None => limit,
+    };
+    places as usize
 }
 
-/// An error with its causes, on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+async fn rested(until: Option<tokio::time::Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
-    text
+}
+
+fn pause(failures: u32) -> Duration {
+    Duration::from_millis(20)
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+        .min(MAX_PAUSE)
 }

@@ -1,10 +1,13 @@
 //! The VMs of the node: which deployments exist, which worker holds each, and who looks after their deadlines.
 
 pub(crate) mod deployment;
+mod member;
+mod scale;
+pub(crate) mod template;
 pub(crate) mod worker;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -14,8 +17,8 @@ use sandbox_channel::VmId;
 
 use self::deployment::Deployment;
 use self::worker::Worker;
+use crate::link::SWEEP;
 use crate::link::drain::Outgoing;
-use crate::link::{Link, SWEEP};
 use crate::metrics::Registry;
 use crate::sync::lock;
 use crate::target::TargetKey;
@@ -29,8 +32,13 @@ pub(crate) struct Shared {
     pub(crate) logs: Arc<dyn LogSink>,
     pub(crate) egress: Arc<dyn Outgoing>,
     pub(crate) registry: Arc<Registry>,
+    /// Where templates are, if there are any.
+    pub(crate) templates: Option<PathBuf>,
+    /// Those of the node.
+    pub(crate) processors: u32,
     next: AtomicU64,
-    links: Mutex<Vec<Weak<Link>>>,
+    /// Deployments that have VMs or are about to.
+    awake: Mutex<Vec<Weak<Deployment>>>,
 }
 
 impl Shared {
@@ -39,22 +47,32 @@ impl Shared {
         VmId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Has the deadlines of a link looked after.
-    pub(crate) fn watch(&self, link: &Arc<Link>) {
-        lock(&self.links).push(Arc::downgrade(link));
+    /// Has a deployment looked after, for as long as it has VMs.
+    pub(crate) fn awake(&self, deployment: &Arc<Deployment>) {
+        let mut awake = lock(&self.awake);
+        let one = Arc::downgrade(deployment);
+        if !awake.iter().any(|other| other.ptr_eq(&one)) {
+            awake.push(one);
+        }
     }
 
     async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = tokio::time::Instant::now();
         loop {
-            tick.tick().await;
-            let mut links = lock(&self.links);
-            links.retain(|link| link.strong_count() > 0);
-            let links: Vec<Weak<Link>> = links.clone();
-            for link in links.iter().filter_map(Weak::upgrade) {
-                link.sweep();
-            }
+            let now = tick.tick().await;
+            let passed = now.saturating_duration_since(std::mem::replace(&mut last, now));
+            // Not locked meanwhile: a deployment that wakes up enters itself.
+            let mut awake = std::mem::take(&mut *lock(&self.awake));
+            awake.retain(|deployment| {
+                deployment
+                    .upgrade()
+                    .is_some_and(|deployment| deployment.sweep(passed, self.processors))
+            });
+            let mut entered = lock(&self.awake);
+            entered.retain(|one| !awake.iter().any(|other| other.ptr_eq(one)));
+            entered.append(&mut awake);
         }
     }
 }
@@ -80,13 +98,17 @@ impl Pool {
         logs: Arc<dyn LogSink>,
         egress: Arc<dyn Outgoing>,
         registry: Arc<Registry>,
+        templates: Option<PathBuf>,
     ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
             logs,
             egress,
             registry,
+            templates,
+            processors: u32::try_from(processors).unwrap_or(u32::MAX),
             next: AtomicU64::new(1),
-            links: Mutex::default(),
+            awake: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&shared).sweep());
         Pool {
@@ -127,6 +149,19 @@ impl Pool {
         }
     }
 
+    /// Removes templates that belong to no deployment of the pool.
+    pub(crate) fn clean_templates(&self) {
+        let Some(folder) = &self.shared.templates else {
+            return;
+        };
+        let deployments = lock(&self.deployments);
+        let used: HashSet<&Path> = deployments
+            .values()
+            .filter_map(|entry| entry.deployment.template.path())
+            .collect();
+        template::clean(folder, &|path| used.contains(path));
+    }
+
     /// Retires what was published and is not in `kept`.
     pub(crate) fn keep(&self, kept: &HashSet<TargetKey>) {
         let mut deployments = lock(&self.deployments);
@@ -136,9 +171,18 @@ impl Pool {
             .map(|(key, _)| key.clone())
             .collect();
         for key in gone {
-            if let Some(entry) = deployments.remove(&key) {
-                tokio::spawn(async move { entry.deployment.retire(RETIRE_TIME).await });
-            }
+            let Some(Entry { deployment, .. }) = deployments.remove(&key) else {
+                continue;
+            };
+            let template = deployment.template.path();
+            let mut others = deployments.values().map(|entry| &entry.deployment);
+            let shared = others.any(|other| other.template.path() == template);
+            tokio::spawn(async move {
+                deployment.retire(RETIRE_TIME).await;
+                if !shared {
+                    deployment.template.remove();
+                }
+            });
         }
     }
 
@@ -153,21 +197,25 @@ impl Pool {
             futures_util::future::join_all(workers.iter().map(|worker| worker.stats())).await;
         let mut vms = Vec::with_capacity(deployments.len());
         for deployment in deployments {
-            let (state, requests, traps, restores) = deployment.figures();
-            let stats = deployment
-                .vm()
-                .and_then(|vm| stats.iter().find_map(|worker| worker.get(&vm)));
-            vms.push(VmStatus {
-                tenant: deployment.target.tenant.clone(),
-                app: deployment.target.app.clone(),
-                deployment: deployment.target.deployment,
-                state,
-                requests,
-                traps,
-                restores,
-                exits: stats.map_or(0, |stats| stats.exits),
-                resident_bytes: stats.map_or(0, |stats| stats.resident),
-            });
+            let target = &deployment.target;
+            for figures in deployment.figures() {
+                let stats = figures
+                    .vm
+                    .and_then(|vm| stats.iter().find_map(|worker| worker.get(&vm)));
+                vms.push(VmStatus {
+                    tenant: target.tenant.clone(),
+                    app: target.app.clone(),
+                    deployment: target.deployment,
+                    state: figures.state,
+                    isolation: target.isolation,
+                    requests: figures.requests,
+                    traps: figures.traps,
+                    restores: figures.restores,
+                    resets: figures.resets,
+                    exits: stats.map_or(0, |stats| stats.exits),
+                    resident_bytes: stats.map_or(0, |stats| stats.resident),
+                });
+            }
         }
         DataStatus {
             vms,

@@ -44,8 +44,12 @@ pub(crate) enum WorkerError {
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) link: Arc<Link>,
-    /// Time from the command until the guest was entered.
+    /// Time from the command until the guest was entered, or may be.
     pub(crate) setup: SetOnce<Duration>,
+    /// Bytes of the template that it wrote, or why it did not.
+    pub(crate) saved: SetOnce<Result<u64, String>>,
+    /// Set before the link is lost: the template is of no use.
+    pub(crate) bad_template: OnceLock<()>,
     /// Set before the link is lost: the machine could not make the VM.
     pub(crate) not_made: OnceLock<()>,
 }
@@ -273,7 +277,23 @@ impl Process {
                     vm.link.note(&line);
                 }
             }
-            Event::Saved { .. } | Event::NotSaved { .. } | Event::BadTemplate { .. } => {}
+            Event::Saved { vm, bytes } => {
+                if let Some(vm) = self.vm(vm) {
+                    let _ = vm.saved.set(Ok(bytes));
+                }
+            }
+            Event::NotSaved { vm, reason } => {
+                if let Some(vm) = self.vm(vm) {
+                    let _ = vm.saved.set(Err(reason));
+                }
+            }
+            Event::BadTemplate { vm, reason } => {
+                let vm = lock(&self.vms).remove(&vm);
+                if let Some(vm) = vm {
+                    let _ = vm.bad_template.set(());
+                    vm.link.lose(&reason);
+                }
+            }
             Event::Stats { vms } => {
                 *lock(&self.stats) = vms;
                 self.stats_came.notify_waiters();

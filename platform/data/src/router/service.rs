@@ -26,13 +26,15 @@ use crate::link::exchange::{Part, RawHead};
 use crate::link::handle::Handle;
 use crate::link::head::{self, HeadError};
 use crate::link::{BeginError, Link};
-use crate::pool::deployment::{Deployment, Hold, Phase};
+use crate::pool::deployment::{Deployment, Hold};
 use crate::trace::Step;
 
 /// Longest wait for a VM to get ready.
 const START_WAIT: Duration = Duration::from_secs(15);
 /// Longest wait for a turn.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for a deployment to say how it is after it has said something else.
+const PHASE_WAIT: Duration = Duration::from_millis(10);
 /// Longest wait for room in the ring.
 const ROOM_WAIT: Duration = Duration::from_secs(2);
 
@@ -242,6 +244,9 @@ async fn begin(
                 return Ok(handle);
             }
             Some(Err(BeginError::Lost)) => {}
+            Some(Err(BeginError::Full)) if link.renewal.is_some() => {
+                take_place(deployment, seen).await?;
+            }
             Some(Err(BeginError::Full)) if full => return Err(Reject::RingFull),
             Some(Err(BeginError::Full)) => {
                 full = tokio::time::timeout(ROOM_WAIT, room).await.is_err();
@@ -250,6 +255,35 @@ async fn begin(
                 }
             }
         }
+    }
+}
+
+/// Waits until one of the VMs may have a free place: each is put back between its requests.
+async fn take_place(deployment: &Deployment, seen: &Observation<'_>) -> Result<(), Reject> {
+    let freed = deployment.freed.notified();
+    let waiting = Placeless::new(deployment);
+    // Between the try and the wait a place may have become free.
+    if deployment.pick().is_some_and(|link| link.free_places() > 0) {
+        return Ok(());
+    }
+    let wait = seen.wait(Step::Queue);
+    let freed = tokio::time::timeout(QUEUE_WAIT, freed).await;
+    drop((wait, waiting));
+    freed.map_err(|_| Reject::Waited(QUEUE_WAIT))
+}
+
+struct Placeless<'d>(&'d Deployment);
+
+impl<'d> Placeless<'d> {
+    fn new(deployment: &'d Deployment) -> Self {
+        deployment.placeless.fetch_add(1, Ordering::Relaxed);
+        Placeless(deployment)
+    }
+}
+
+impl Drop for Placeless<'_> {
+    fn drop(&mut self) {
+        self.0.placeless.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -299,32 +333,32 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The link to the VM that serves; waits for one that starts.
+/// The link to a VM that serves; waits for one that starts.
 async fn serving_link(
     deployment: &Deployment,
     seen: &Observation<'_>,
 ) -> Result<Arc<Link>, Reject> {
-    if let Some(link) = &*deployment.link.load()
-        && !link.lost.is_cancelled()
-    {
-        return Ok(Arc::clone(link));
+    if let Some(link) = deployment.pick() {
+        return Ok(link);
     }
     let _wait = seen.wait(Step::SandboxStart);
     let wait = async {
         let mut phase = deployment.phase.subscribe();
         loop {
-            // The phase says so a moment later than the link.
-            let _ = phase
-                .wait_for(|phase| !matches!(phase, Phase::Ready(_)) || !link_is_lost(deployment))
-                .await;
             deployment
                 .ready()
                 .await
                 .map_err(|error| Reject::NotReady(error.to_string()))?;
-            if let Some(link) = deployment.link.load_full()
-                && !link.lost.is_cancelled()
-            {
+            if let Some(link) = deployment.pick() {
                 return Ok(link);
+            }
+            // It serves no more and does not say so yet, or the other way round: whatever comes next is said.
+            let next = phase.changed();
+            if tokio::time::timeout(PHASE_WAIT, next)
+                .await
+                .is_ok_and(|c| c.is_err())
+            {
+                return Err(Reject::NotReady("it was stopped".to_owned()));
             }
         }
     };
@@ -335,14 +369,6 @@ async fn serving_link(
         ))
     };
     tokio::time::timeout(START_WAIT, wait).await.map_err(late)?
-}
-
-fn link_is_lost(deployment: &Deployment) -> bool {
-    deployment
-        .link
-        .load()
-        .as_ref()
-        .is_none_or(|link| link.lost.is_cancelled())
 }
 
 fn encode(buffer: &mut Vec<u8>, parts: &Parts, origin: &Origin<'_>) {

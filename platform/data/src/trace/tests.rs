@@ -45,6 +45,8 @@ fn target() -> Target {
         env: std::collections::BTreeMap::new(),
         allow_hosts: Vec::new(),
         limits: Limits::default(),
+        isolation: platform_model::Isolation::default(),
+        scale: platform_model::Scale::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use platform_data::{
     AccessRecord, DataConfig, DataPlane, LogRecord, LogSink, Observe, RouteTable, Target,
 };
-use platform_model::{Access, Digest, Limits};
+use platform_model::{Access, Digest, Isolation, Limits, Scale};
 
 /// Keeps what is logged.
 #[derive(Default)]
@@ -62,6 +62,7 @@ impl Node {
             worker: std::env::current_exe().unwrap(),
             logs: sink,
             observe,
+            templates: None,
         };
         let plane = runtime
             .block_on(async { DataPlane::start(config) })
@@ -112,6 +113,8 @@ impl Node {
             env: BTreeMap::new(),
             allow_hosts: allow.iter().map(|host| host.parse().unwrap()).collect(),
             limits,
+            isolation: Isolation::default(),
+            scale: Scale::default(),
         })
     }
 

@@ -40,6 +40,8 @@ pub(super) async fn run(
             .collect::<BTreeMap<_, _>>(),
         allow_hosts: args.allow_host.clone(),
         limits: args.limits.limits(),
+        isolation: args.isolation,
+        scale: args.scale.scale(),
     };
     request.check()?;
     let began = Instant::now();

@@ -44,6 +44,8 @@ fn vm(tenant: &str, app: &str, state: VmState) -> VmStatus {
         app: app.parse().unwrap(),
         deployment: DeploymentId(1),
         state,
+        isolation: platform_model::Isolation::default(),
+        resets: 0,
         requests: 0,
         traps: 0,
         restores: 0,

@@ -20,6 +20,8 @@ fn record(tenant: &str, app: &str, number: u64) -> DeploymentRecord {
         env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         allow_hosts: vec!["example.com:443".parse().unwrap()],
         limits: Limits::default(),
+        isolation: platform_model::Isolation::default(),
+        scale: platform_model::Scale::default(),
         created_at: now(),
     }
 }
