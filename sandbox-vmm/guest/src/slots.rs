@@ -130,10 +130,12 @@ pub fn queue(id: u32, head: &[u8]) {
 }
 
 /// Wakes a slot if a request waits for one. On the scheduler's stack, in each round: the slots that were at work in the
-/// last one have then finished, or wait for something, or hold the processor, and one more is of use.
-pub fn dispatch() {
-    if SLOTS.with(|s| s.queue.is_empty()) {
-        return;
+/// last one have then finished, or wait for something, or hold the processor, and one more is of use. Says whether more
+/// requests wait than the one that it is woken for.
+pub fn dispatch() -> bool {
+    let waiting = SLOTS.with(|s| s.queue.len());
+    if waiting == 0 {
+        return false;
     }
     let slot = take().or_else(|| add().ok()).or_else(|| {
         flush();
@@ -155,6 +157,7 @@ pub fn dispatch() {
         // Nobody will ever be free for it.
         streams::refuse(job.id);
     }
+    waiting > 1
 }
 
 /// A slot that is ready.

@@ -346,16 +346,16 @@ fn timers() -> Option<u64> {
     })
 }
 
-/// The scheduler: never returns. `deliver` gets every record from the host, `round` is called before each round of
-/// turns.
+/// The scheduler: never returns. `deliver` gets every record from the host; `round` is called before each round of
+/// turns, and says whether there will be more to do after it.
 pub fn run(
     mut deliver: impl FnMut(sandbox_abi::message::Header, &[u8]),
-    mut round: impl FnMut(),
+    mut round: impl FnMut() -> bool,
 ) -> ! {
     loop {
         rings::drain(&mut deliver);
         rings::retry_senders();
-        round();
+        let more = round();
         let next = timers();
         let turns = SCHEDULER.with(|s| s.ready.len());
         for _ in 0..turns {
@@ -364,7 +364,8 @@ pub fn run(
             }
             rings::ring(false);
         }
-        rings::ring(true);
+        // Answers that follow share the doorbell.
+        rings::ring(!more);
         if turns == 0 {
             idle(next);
         }
