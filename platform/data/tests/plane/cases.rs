@@ -479,6 +479,10 @@ fn egress() {
         "{text}"
     );
     assert!(!text.contains("x-from"), "named by connection: {text}");
+    assert!(
+        text.contains("\r\nte: trailers\r\n") && text.contains("\r\nconnection: te\r\n"),
+        "the component takes trailers, and says so to the next server alone: {text}"
+    );
     assert_eq!(
         fetch(&node, &format!("http://127.0.0.1:{port}/big"))
             .body
@@ -521,6 +525,7 @@ fn egress_refused() {
         ("http://no-such-host.invalid/".to_owned(), "1"),
         ("ftp://localhost/".to_owned(), "35"),
         ("http://u:p@localhost/".to_owned(), "19"),
+        ("http://localhost:99999/".to_owned(), "19"),
     ] {
         let answer = fetch(&node, &url);
         assert_eq!(

@@ -423,7 +423,12 @@ impl Guest<'_> {
         );
         Fields::write(
             &mut payload,
-            [("x-from", "guest"), ("connection", "x-from")].into_iter(),
+            [
+                ("x-from", "guest"),
+                ("connection", "x-from"),
+                ("te", "gzip, trailers"),
+            ]
+            .into_iter(),
         );
         let id = self.next_call | OUTGOING;
         self.next_call += 1;
