@@ -36,7 +36,7 @@ impl Drop for OutgoingRequest {
     fn drop(&mut self) {
         // A request that is sent has given its body away.
         if let Some(body) = &self.body {
-            body.abandon();
+            body.head_dropped();
         }
     }
 }
