@@ -225,6 +225,8 @@ pub struct State {
     pub outgoing: Vec<u32>,
     /// The scratch directory, once the component asked for it.
     pub scratch: Option<Box<Scratch>>,
+    /// The seed of `wasi:random/insecure-seed`, once the component asked for it.
+    pub seed: Option<(u64, u64)>,
     /// When the component has to end, its response having ended.
     last_moment: Option<u64>,
     /// There is no request yet.
@@ -277,6 +279,7 @@ impl State {
             body: None,
             outgoing: Vec::new(),
             scratch: None,
+            seed: None,
             last_moment: None,
             ahead: false,
             worldly: Cell::new(false),
