@@ -549,7 +549,11 @@ fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, s
 
 /// Ends what is open of the response; says how the request ended.
 fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
-    let Some(error) = error else {
+    // `exit(0)` after the head is another way to return.
+    let returned = |e: &&wasmtime::Error| {
+        state.answer == Answer::Begun && e.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0)
+    };
+    let Some(error) = error.filter(|e| !returned(e)) else {
         match (state.answer, &state.body) {
             (Answer::None, _) => {
                 streams::reset(
@@ -585,10 +589,5 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
     if outcome != outcome::CANCELLED {
         streams::reset(state.id, code, &text);
     }
-    // An exit is not a fault where the response was complete.
-    if error.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0) && state.answer == Answer::Begun {
-        outcome::OK
-    } else {
-        outcome
-    }
+    outcome
 }
