@@ -101,7 +101,7 @@ pub fn handler(core: &str) -> Vec<u8> {
     component(
         core,
         "import wasi:cli/environment@V; import wasi:cli/exit@V; import wasi:cli/stdout@V; import wasi:cli/stderr@V;
-         import wasi:clocks/monotonic-clock@V; import wasi:random/random@V; import wasi:io/poll@V; import wasi:io/streams@V;
+         import wasi:clocks/monotonic-clock@V; import wasi:random/random@V; import wasi:random/insecure-seed@V; import wasi:io/poll@V; import wasi:io/streams@V;
          import wasi:http/types@V; import wasi:http/outgoing-handler@V; export wasi:http/incoming-handler@V;",
     )
 }
