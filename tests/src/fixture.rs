@@ -40,6 +40,17 @@ pub fn saying(text: &str) -> Vec<u8> {
     handler(&source.replace("(@text)", &format!("str\"{}\"", escape(text))))
 }
 
+/// As [`saying`], once the proposals in `fixture/proposals.wat` have done what they should.
+#[must_use]
+pub fn with_proposals(text: &str) -> Vec<u8> {
+    let source = without_comments(include_str!("fixture/saying.wat"));
+    let source = source.replace("(@text)", &format!("str\"{}\"", escape(text)));
+    let end = source.rfind(')').unwrap();
+    let (begin, end) = source.split_at(end);
+    let proposals = without_comments(include_str!("fixture/proposals.wat"));
+    handler(&format!("{begin}{proposals}{end}"))
+}
+
 /// A component that exports `run` and no handler.
 #[must_use]
 pub fn without_handler() -> Vec<u8> {
@@ -273,6 +284,7 @@ mod tests {
         for (name, bytes) in [
             ("probe", probe().to_vec()),
             ("saying", saying("a \"text\"\n")),
+            ("with proposals", with_proposals("text")),
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),
             ("with memories", with_memories(50, 100)),

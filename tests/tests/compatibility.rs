@@ -7,7 +7,7 @@
 
 use cloister_tests::Node;
 use cloister_tests::client::{Answer, Connection, empty};
-use cloister_tests::fixture::probe;
+use cloister_tests::fixture::{probe, with_proposals};
 use cloister_tests::wait::{SOON, within};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -111,4 +111,16 @@ async fn no_time_for_an_answer_is_no_time() {
 async fn a_port_that_is_none_leads_nowhere() {
     // HTTP-request-URI-invalid
     assert_eq!(fetch("/fetch", "127.0.0.1:99999").await, "error 19");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_collected_and_exceptions_are_caught() {
+    let node = node().await;
+    node.deploy("proposals", &with_proposals("all well"))
+        .done()
+        .await;
+    let answers = (0..8).map(|_| node.get("proposals", "/"));
+    for answer in futures_util::future::join_all(answers).await {
+        assert_eq!(answer.text(), "all well");
+    }
 }
