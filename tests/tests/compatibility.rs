@@ -41,6 +41,14 @@ async fn fetch(path: &str, to: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_memory_that_begins_empty_is_empty_for_each_request() {
+    let node = node().await;
+    for _ in 0..40 {
+        assert_eq!(node.get("probe", "/late-memory").await.text(), "2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_insecure_seed_of_an_instance_stays() {
     assert_eq!(node().await.get("probe", "/seed").await.text(), "1");
 }
@@ -119,8 +127,10 @@ async fn garbage_is_collected_and_exceptions_are_caught() {
     node.deploy("proposals", &with_proposals("all well"))
         .done()
         .await;
-    let answers = (0..8).map(|_| node.get("proposals", "/"));
-    for answer in futures_util::future::join_all(answers).await {
-        assert_eq!(answer.text(), "all well");
+    for _ in 0..8 {
+        let answers = (0..8).map(|_| node.get("proposals", "/"));
+        for answer in futures_util::future::join_all(answers).await {
+            assert_eq!(answer.text(), "all well");
+        }
     }
 }
