@@ -36,19 +36,36 @@ pub fn probe() -> &'static [u8] {
 /// A component that answers every request with 200 and this text.
 #[must_use]
 pub fn saying(text: &str) -> Vec<u8> {
-    let source = without_comments(include_str!("fixture/saying.wat"));
-    handler(&source.replace("(@text)", &format!("str\"{}\"", escape(text))))
+    saying_with(text, "")
 }
 
 /// As [`saying`], once the proposals in `fixture/proposals.wat` have done what they should.
 #[must_use]
 pub fn with_proposals(text: &str) -> Vec<u8> {
+    let proposals = without_comments(include_str!("fixture/proposals.wat"));
+    saying_with(text, &proposals)
+}
+
+/// As [`saying`], whose instances print `first` when they are made; and then trap, if they `fail`.
+#[must_use]
+pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
+    let print = format!(
+        "(call $write (call $stdout) str\"{}\" (i32.const 0))",
+        escape(first)
+    );
+    let end = if fail { "unreachable" } else { "" };
+    saying_with(
+        text,
+        &format!("(func (export \"_initialize\") {print} {end})"),
+    )
+}
+
+/// As [`saying`], with more in its module.
+fn saying_with(text: &str, more: &str) -> Vec<u8> {
     let source = without_comments(include_str!("fixture/saying.wat"));
     let source = source.replace("(@text)", &format!("str\"{}\"", escape(text)));
-    let end = source.rfind(')').unwrap();
-    let (begin, end) = source.split_at(end);
-    let proposals = without_comments(include_str!("fixture/proposals.wat"));
-    handler(&format!("{begin}{proposals}{end}"))
+    let (begin, end) = source.split_at(source.rfind(')').unwrap());
+    handler(&format!("{begin}{more}{end}"))
 }
 
 /// A component that exports `run` and no handler.
@@ -285,6 +302,7 @@ mod tests {
             ("probe", probe().to_vec()),
             ("saying", saying("a \"text\"\n")),
             ("with proposals", with_proposals("text")),
+            ("printing first", printing_first("text", "first", true)),
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),
             ("with memories", with_memories(50, 100)),

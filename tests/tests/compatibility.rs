@@ -7,7 +7,7 @@
 
 use cloister_tests::Node;
 use cloister_tests::client::{Answer, Connection, empty};
-use cloister_tests::fixture::{probe, with_proposals};
+use cloister_tests::fixture::{printing_first, probe, with_proposals};
 use cloister_tests::wait::{SOON, within};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -133,4 +133,24 @@ async fn garbage_is_collected_and_exceptions_are_caught() {
             assert_eq!(answer.text(), "all well");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_says_as_it_begins_is_in_the_log_of_each_request() {
+    let node = node().await;
+    let fine = printing_first("fine", "an instance begins\n", false);
+    node.deploy("first", &fine).done().await;
+    for _ in 0..3 {
+        assert_eq!(node.get("first", "/").await.text(), "fine");
+    }
+    let said = node.logged("first", "an instance begins", 3).await;
+    assert_eq!(said.len(), 3, "{said:?}");
+    let failing = printing_first("fine", "an instance fails\n", true);
+    node.deploy("failing", &failing).done().await;
+    for _ in 0..3 {
+        let answer = node.get("failing", "/").await;
+        assert_eq!(answer.problem(), "component-trapped");
+    }
+    let said = node.logged("failing", "an instance fails", 3).await;
+    assert_eq!(said.len(), 3, "{said:?}");
 }

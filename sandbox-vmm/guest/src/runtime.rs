@@ -309,9 +309,13 @@ impl State {
         }
     }
 
-    /// Fails where the request has to end: it is over its time, or the host gave it up.
+    /// Fails where the request has to end: it is over its time, or the host gave it up. Or there is none: what is said to
+    /// the host, or waited for, cannot be done ahead, when the rings of this VM may not be there yet.
     pub fn check(&self) -> wasmtime::Result<()> {
-        self.worldly();
+        if self.ahead {
+            self.worldly.set(true);
+            return Err(wasmtime::Error::new(Ended("there is no request yet")));
+        }
         if account::over() {
             return Err(wasmtime::Error::new(Ended("the request was ended")));
         }
