@@ -36,8 +36,36 @@ pub fn probe() -> &'static [u8] {
 /// A component that answers every request with 200 and this text.
 #[must_use]
 pub fn saying(text: &str) -> Vec<u8> {
+    saying_with(text, "")
+}
+
+/// As [`saying`], once the proposals in `fixture/proposals.wat` have done what they should.
+#[must_use]
+pub fn with_proposals(text: &str) -> Vec<u8> {
+    let proposals = without_comments(include_str!("fixture/proposals.wat"));
+    saying_with(text, &proposals)
+}
+
+/// As [`saying`], whose instances print `first` when they are made; and then trap, if they `fail`.
+#[must_use]
+pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
+    let print = format!(
+        "(call $write (call $stdout) str\"{}\" (i32.const 0))",
+        escape(first)
+    );
+    let end = if fail { "unreachable" } else { "" };
+    saying_with(
+        text,
+        &format!("(func (export \"_initialize\") {print} {end})"),
+    )
+}
+
+/// As [`saying`], with more in its module.
+fn saying_with(text: &str, more: &str) -> Vec<u8> {
     let source = without_comments(include_str!("fixture/saying.wat"));
-    handler(&source.replace("(@text)", &format!("str\"{}\"", escape(text))))
+    let source = source.replace("(@text)", &format!("str\"{}\"", escape(text)));
+    let (begin, end) = source.split_at(source.rfind(')').unwrap());
+    handler(&format!("{begin}{more}{end}"))
 }
 
 /// A component that exports `run` and no handler.
@@ -101,7 +129,7 @@ pub fn handler(core: &str) -> Vec<u8> {
     component(
         core,
         "import wasi:cli/environment@V; import wasi:cli/exit@V; import wasi:cli/stdout@V; import wasi:cli/stderr@V;
-         import wasi:clocks/monotonic-clock@V; import wasi:random/random@V; import wasi:io/poll@V; import wasi:io/streams@V;
+         import wasi:clocks/monotonic-clock@V; import wasi:random/random@V; import wasi:random/insecure-seed@V; import wasi:io/poll@V; import wasi:io/streams@V;
          import wasi:http/types@V; import wasi:http/outgoing-handler@V; export wasi:http/incoming-handler@V;",
     )
 }
@@ -273,6 +301,8 @@ mod tests {
         for (name, bytes) in [
             ("probe", probe().to_vec()),
             ("saying", saying("a \"text\"\n")),
+            ("with proposals", with_proposals("text")),
+            ("printing first", printing_first("text", "first", true)),
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),
             ("with memories", with_memories(50, 100)),

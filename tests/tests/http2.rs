@@ -87,7 +87,7 @@ async fn requests_and_bodies() {
         ("/status?204", 204),
         ("/status?304", 304),
         ("/status?418", 418),
-        ("/trap/unreachable", 502),
+        ("/trap/unreachable", 500),
     ] {
         assert_eq!(h2.get(HOST, path).await.status, status, "{path}");
     }

@@ -225,6 +225,8 @@ pub struct State {
     pub outgoing: Vec<u32>,
     /// The scratch directory, once the component asked for it.
     pub scratch: Option<Box<Scratch>>,
+    /// The seed of `wasi:random/insecure-seed`, once the component asked for it.
+    pub seed: Option<(u64, u64)>,
     /// When the component has to end, its response having ended.
     last_moment: Option<u64>,
     /// There is no request yet.
@@ -277,6 +279,7 @@ impl State {
             body: None,
             outgoing: Vec::new(),
             scratch: None,
+            seed: None,
             last_moment: None,
             ahead: false,
             worldly: Cell::new(false),
@@ -306,9 +309,13 @@ impl State {
         }
     }
 
-    /// Fails where the request has to end: it is over its time, or the host gave it up.
+    /// Fails where the request has to end: it is over its time, or the host gave it up. Or there is none: what is said to
+    /// the host, or waited for, cannot be done ahead, when the rings of this VM may not be there yet.
     pub fn check(&self) -> wasmtime::Result<()> {
-        self.worldly();
+        if self.ahead {
+            self.worldly.set(true);
+            return Err(wasmtime::Error::new(Ended("there is no request yet")));
+        }
         if account::over() {
             return Err(wasmtime::Error::new(Ended("the request was ended")));
         }
@@ -546,7 +553,11 @@ fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, s
 
 /// Ends what is open of the response; says how the request ended.
 fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
-    let Some(error) = error else {
+    // `exit(0)` after the head is another way to return.
+    let returned = |e: &&wasmtime::Error| {
+        state.answer == Answer::Begun && e.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0)
+    };
+    let Some(error) = error.filter(|e| !returned(e)) else {
         match (state.answer, &state.body) {
             (Answer::None, _) => {
                 streams::reset(
@@ -582,10 +593,5 @@ fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
     if outcome != outcome::CANCELLED {
         streams::reset(state.id, code, &text);
     }
-    // An exit is not a fault where the response was complete.
-    if error.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0) && state.answer == Answer::Begun {
-        outcome::OK
-    } else {
-        outcome
-    }
+    outcome
 }

@@ -61,15 +61,15 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u32> {
     }
     let error = error.downcast_ref::<io::Error>()?;
     Some(match error.kind() {
-        io::ErrorKind::ConnectionRefused => reset::CONNECTION_REFUSED,
+        // An address without a route as well: it is what components know it as from wasmtime.
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => reset::CONNECTION_REFUSED,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => reset::CONNECTION_TERMINATED,
         io::ErrorKind::TimedOut => reset::CONNECTION_TIMEOUT,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            reset::DESTINATION_IP_UNROUTABLE
-        }
         io::ErrorKind::AddrNotAvailable => reset::DESTINATION_UNAVAILABLE,
         _ => return None,
     })

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -198,7 +198,7 @@ fn prepare(
     };
     if head.method == http::Method::CONNECT {
         return Err(refuse(
-            reset::HTTP_REQUEST_METHOD_INVALID,
+            reset::HTTP_PROTOCOL_ERROR,
             "CONNECT does not go out",
         ));
     }
@@ -222,7 +222,12 @@ fn prepare(
         .build()
         .map_err(invalid)?;
     let host = uri.host().unwrap_or_default();
-    let port = uri.port_u16().unwrap_or(default_port);
+    let port = match authority.rsplit_once(':').map(|(_, port)| port) {
+        Some(port) if !port.is_empty() && !port.ends_with(']') => port
+            .parse()
+            .map_err(|_| refuse(reset::HTTP_REQUEST_URI_INVALID, "the port is none"))?,
+        _ => default_port,
+    };
     if !policy::is_listed(&target.allow_hosts, host, port) {
         let text =
             format!("the deployment does not allow {host}:{port}: list it with --allow-host");
@@ -230,8 +235,14 @@ fn prepare(
     }
 
     let mut headers = head.fields;
+    let takes_trailers = fields::takes_trailers(&headers);
     fields::strip_hop_by_hop(&mut headers);
     headers.remove(header::HOST);
+    if takes_trailers {
+        // RFC 9110 §10.1.4: it is for the next server alone, and said to be so.
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     let length = fields::content_length(&headers).map_err(|()| {
         refuse(
             reset::HTTP_PROTOCOL_ERROR,

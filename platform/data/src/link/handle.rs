@@ -62,6 +62,11 @@ impl Handle {
         polled.unwrap_or(Poll::Ready(Err(Failure::Lost)))
     }
 
+    /// How the exchange failed, if it did.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.with(|place| place.exchange.failure.clone()).flatten()
+    }
+
     /// Wants no more of the response's body, without cancelling what the component does.
     pub(crate) fn stop(&self) {
         self.with(|place| {

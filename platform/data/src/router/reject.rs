@@ -101,7 +101,8 @@ impl Reject {
         }
     }
 
-    /// Status, code, title and detail.
+    /// Status, code, title and detail. What a component does wrong is 500, as in `wasmtime serve`; what the node
+    /// cannot do for it is 502 to 504.
     fn row(&self) -> (u16, &'static str, &'static str, String) {
         match self {
             Reject::Malformed(what) => (
@@ -202,19 +203,19 @@ impl Reject {
                 format!("the component took longer than {ms} ms (limit {limit})"),
             ),
             Reject::Trapped => (
-                502,
+                500,
                 "component-trapped",
                 "The component trapped",
                 "the component failed; its log says more".to_owned(),
             ),
             Reject::NoResponse => (
-                502,
+                500,
                 "no-response",
                 "No response",
                 "the component ended without a response".to_owned(),
             ),
             Reject::Errored(code, text) => (
-                502,
+                500,
                 "component-error",
                 "The component gave an error",
                 format!("the component answered with an error: {text} (code {code})"),
@@ -245,7 +246,7 @@ impl Reject {
                 "Response head too large",
                 format!("the head of the response is larger than {limit} bytes (limit head_bytes)"),
             ),
-            Reject::BadResponse(what) => (502, "bad-response", "Bad response", (*what).to_owned()),
+            Reject::BadResponse(what) => (500, "bad-response", "Bad response", (*what).to_owned()),
         }
     }
 

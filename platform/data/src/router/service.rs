@@ -423,6 +423,10 @@ async fn respond(
             Body::Empty
         }
         Framing::Length(length) if raw.complete => gather(&handle, length, &mut headers).await?,
+        // Nothing has left yet: there is room for an error that says what was wrong.
+        Framing::Length(_) if let Some(failure) = handle.failure() => {
+            return Err(Reject::of(&failure, limits));
+        }
         Framing::Length(length) => Body::guest(handle, length, hold),
     };
     let mut response = Response::new(body);
@@ -469,7 +473,10 @@ async fn gather(
     } else {
         more.freeze()
     };
-    if length.is_some_and(|length| length != data.len() as u64) {
+    if data.is_empty() && length.is_some_and(|length| length > 0) {
+        // A head without a body: the length that counts is 0.
+        headers.remove(http::header::CONTENT_LENGTH);
+    } else if length.is_some_and(|length| length != data.len() as u64) {
         return Err(Reject::BadResponse(
             "the component's response is not as long as its content-length says",
         ));

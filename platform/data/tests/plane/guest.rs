@@ -223,6 +223,10 @@ impl Guest<'_> {
                 &[("content-length", said)],
                 &"x".repeat(sent.parse().unwrap()),
             ),
+            ["length-alone", said] => {
+                self.head(id, 200, &[("content-length", said)], true);
+                self.done(id, outcome::OK);
+            }
             ["drip", said, sent] => {
                 self.head(id, 200, &[("content-length", said)], false);
                 std::thread::sleep(std::time::Duration::from_millis(30));
@@ -281,6 +285,20 @@ impl Guest<'_> {
                 self.send(Kind::Data, 0, id, 0, b"some");
                 std::thread::sleep(std::time::Duration::from_millis(30));
                 self.send(Kind::Reset, 0, id, reset::TRAP, b"unreachable");
+                self.done(id, outcome::TRAP);
+            }
+            ["trap-at-once"] => {
+                let mut head = Vec::new();
+                head.u16(200);
+                Fields::write(&mut head, std::iter::empty::<(&str, &str)>());
+                let reset = Header::new(Kind::Reset, id, reset::TRAP);
+                let head = self
+                    .producer
+                    .push(Header::new(Kind::Response, id, 0), &head);
+                let reset = self.producer.push(reset, b"unreachable");
+                if head.unwrap() | reset.unwrap() {
+                    self.ring();
+                }
                 self.done(id, outcome::TRAP);
             }
             ["log"] => {
@@ -423,7 +441,12 @@ impl Guest<'_> {
         );
         Fields::write(
             &mut payload,
-            [("x-from", "guest"), ("connection", "x-from")].into_iter(),
+            [
+                ("x-from", "guest"),
+                ("connection", "x-from"),
+                ("te", "gzip, trailers"),
+            ]
+            .into_iter(),
         );
         let id = self.next_call | OUTGOING;
         self.next_call += 1;

@@ -38,6 +38,8 @@ struct Inner {
     of: Of,
     expected: Option<u64>,
     written: u64,
+    /// More was written than expected: what was expected is sent as the whole body.
+    full: bool,
 }
 
 /// A body. Clones are the same body.
@@ -53,6 +55,7 @@ impl Body {
             of,
             expected,
             written: 0,
+            full: false,
         })))
     }
 
@@ -84,19 +87,16 @@ impl Body {
         if bytes.len() > LARGEST_WRITE {
             return too_much();
         }
-        let (id, over) = self.with(|b| {
-            b.written = b.written.saturating_add(bytes.len() as u64);
-            let over = b
-                .expected
-                .is_some_and(|n| b.written > n)
-                .then(|| b.size_error());
+        let (id, bytes, over) = self.with(|b| {
+            let (bytes, over) = b.count(bytes);
             let id = match &mut b.to {
-                To::Waiting(waiting, _, held) => {
+                To::Waiting(waiting, end, held) => {
                     if waiting.len() + bytes.len() > LARGEST_WRITE || !held.grow(bytes.len()) {
                         Err(true)
                     } else {
-                        if over.is_none() {
-                            waiting.extend_from_slice(bytes);
+                        waiting.extend_from_slice(bytes);
+                        if over.is_some() {
+                            *end = Some(Vec::new());
                         }
                         Ok(None)
                     }
@@ -104,15 +104,20 @@ impl Body {
                 To::Exchange(id) => Ok(Some(*id)),
                 To::Nowhere => Err(false),
             };
-            (id, over)
+            (id, bytes, over)
         });
-        match (id, over) {
-            (Err(true), _) => too_much(),
-            (Err(false), _) => Err(StreamError::Closed),
-            (Ok(_), Some(code)) => Err(StreamError::Failed(codes::of(code))),
-            (Ok(None), None) => Ok(()),
-            (Ok(Some(id)), None) => send(state, id, bytes),
+        match id {
+            Err(true) => return too_much(),
+            Err(false) => return Err(StreamError::Closed),
+            Ok(None) => {}
+            Ok(Some(id)) => {
+                send(state, id, bytes)?;
+                if over.is_some() {
+                    streams::end(id, &[]);
+                }
+            }
         }
+        over.map_or(Ok(()), |code| Err(StreamError::Failed(codes::of(code))))
     }
 
     /// The head has been sent: the body goes to this exchange from now on. Waits until what was written is sent.
@@ -132,9 +137,21 @@ impl Body {
         Ok(())
     }
 
-    /// The head was dropped before it was sent, or the body before its end.
+    /// The head was dropped before it was sent.
+    pub fn head_dropped(&self) {
+        self.with(|b| b.to = To::Nowhere);
+    }
+
+    /// The body was dropped before its end.
     pub fn abandon(&self) {
-        let (before, of) = self.with(|b| (core::mem::replace(&mut b.to, To::Nowhere), b.of));
+        let (before, of) = self.with(|b| {
+            let before = if b.full {
+                To::Nowhere
+            } else {
+                core::mem::replace(&mut b.to, To::Nowhere)
+            };
+            (before, b.of)
+        });
         if let To::Exchange(id) = before {
             let code = if of == Of::Response {
                 reset::BODY_INCOMPLETE
@@ -172,6 +189,19 @@ impl Body {
 }
 
 impl Inner {
+    /// Counts bytes as written. Gives those of them that are sent, and the error if that is not all of them.
+    fn count<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], Option<ErrorCode>) {
+        let before = self.written;
+        self.written = before.saturating_add(bytes.len() as u64);
+        let Some(expected) = self.expected.filter(|n| self.written > *n) else {
+            return (bytes, None);
+        };
+        self.full = true;
+        let room = usize::try_from(expected.saturating_sub(before)).unwrap_or(usize::MAX);
+        let fitting = bytes.get(..room).unwrap_or(bytes);
+        (fitting, Some(self.size_error()))
+    }
+
     fn size_error(&self) -> ErrorCode {
         match self.of {
             Of::Request => ErrorCode::HttpRequestBodySize(Some(self.written)),

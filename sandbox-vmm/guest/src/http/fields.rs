@@ -7,7 +7,8 @@ use crate::http::held::Held;
 use crate::http::syntax;
 use crate::link::bindings::wasi::http::types::{HeaderError, HostFields};
 use crate::runtime::State;
-use alloc::string::String;
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use wasmtime::component::Resource;
@@ -85,17 +86,24 @@ impl List {
         value + VALUE_COST + if new { name + NAME_COST } else { 0 }
     }
 
-    /// The list without the fields of this name.
-    fn without(&self, name: &[u8]) -> List {
+    /// The list with `values` in place of the fields of this name. `None`: there is no room for what it is larger.
+    fn replaced(&self, name: &[u8], values: &[Cow<'_, [u8]>]) -> Option<List> {
         let mut list = List::default();
+        let mut put = false;
         for (n, v) in self.iter() {
             if n != name {
                 list.append(n, v);
+            } else if !core::mem::replace(&mut put, true) {
+                for value in values {
+                    list.append(n, value);
+                }
             }
         }
-        // It is smaller than what it replaces: no room is not a reason to refuse it.
-        let _ = list.held.grow(list.size);
-        list
+        // As much as what it replaces it may hold in any case.
+        let _ = list.held.grow(list.size.min(self.size));
+        list.held
+            .grow(list.size.saturating_sub(self.size))
+            .then_some(list)
     }
 }
 
@@ -198,22 +206,19 @@ impl Fields {
         }
     }
 
-    fn valid(name: &[u8], value: &[u8]) -> Changed {
-        let fine = if name == b"content-length" {
-            syntax::content_length(value).is_some()
+    /// The value as it is kept: a length without leading zeros.
+    fn valid<'v>(name: &[u8], value: &'v [u8]) -> core::result::Result<Cow<'v, [u8]>, Refused> {
+        let kept = if name == b"content-length" {
+            syntax::content_length(value).map(|n| Cow::Owned(n.to_string().into_bytes()))
         } else {
-            syntax::value(value)
+            syntax::value(value).then_some(Cow::Borrowed(value))
         };
-        if fine {
-            Ok(())
-        } else {
-            Err(Refused::Error(HeaderError::InvalidSyntax))
-        }
+        kept.ok_or(Refused::Error(HeaderError::InvalidSyntax))
     }
 
     fn append(&mut self, name: String, value: &[u8]) -> Changed {
         let name = self.own(name)?;
-        Self::valid(&name, value)?;
+        let value = Self::valid(&name, value)?;
         let new = !self.iter().any(|(n, _)| n == name);
         if name == b"content-length" && !new {
             return Err(Refused::Error(HeaderError::InvalidSyntax));
@@ -226,7 +231,7 @@ impl Fields {
         if !list.held.grow(list.cost(new, name.len(), value.len())) {
             return Err(Refused::TooLarge);
         }
-        list.append(&name, value);
+        list.append(&name, &value);
         Ok(())
     }
 
@@ -236,38 +241,35 @@ impl Fields {
         if name == b"content-length" && values.len() > 1 {
             return Err(Refused::Error(HeaderError::InvalidSyntax));
         }
-        let mut size = 0_usize;
-        for value in values {
-            Self::valid(&name, value)?;
-            size = size.saturating_add(value.len() + VALUE_COST);
+        let values = values
+            .iter()
+            .map(|value| Self::valid(&name, value))
+            .collect::<core::result::Result<Vec<_>, _>>()?;
+        if values.is_empty() {
+            return self.remove(&name);
         }
-        let new = !self.iter().any(|(n, _)| n == name);
-        let mut list = if new {
-            None
-        } else {
-            Some(self.list.without(&name))
-        };
-        let before = list.as_ref().map_or(self.list.size, |l| l.size);
-        if before
-            .saturating_add(size)
-            .saturating_add(name.len() + NAME_COST)
-            > LARGEST
-            && !values.is_empty()
-        {
+        let added = values
+            .iter()
+            .fold(0_usize, |sum, v| sum.saturating_add(v.len() + VALUE_COST));
+        if added > LARGEST {
             return Err(Refused::TooLarge);
         }
-        let to = match &mut list {
-            Some(list) => list,
-            None => Arc::make_mut(&mut self.list),
-        };
-        if !to.held.grow(size.saturating_add(name.len() + NAME_COST)) {
+        if self.iter().any(|(n, _)| n == name) {
+            let list = self.list.replaced(&name, &values);
+            let fits = list.filter(|list| list.size <= LARGEST);
+            self.list = Arc::new(fits.ok_or(Refused::TooLarge)?);
+            return Ok(());
+        }
+        let size = added + name.len() + NAME_COST;
+        if self.list.size + size > LARGEST {
             return Err(Refused::TooLarge);
         }
-        for value in values {
-            to.append(&name, value);
+        let list = Arc::make_mut(&mut self.list);
+        if !list.held.grow(size) {
+            return Err(Refused::TooLarge);
         }
-        if let Some(list) = list {
-            self.list = Arc::new(list);
+        for value in &values {
+            list.append(&name, value);
         }
         Ok(())
     }
@@ -275,8 +277,13 @@ impl Fields {
     fn delete(&mut self, name: String) -> Changed {
         let name = self.own(name)?;
         self.may_change()?;
+        self.remove(&name)
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Changed {
         if self.iter().any(|(n, _)| n == name) {
-            self.list = Arc::new(self.list.without(&name));
+            let list = self.list.replaced(name, &[]);
+            self.list = Arc::new(list.ok_or(Refused::TooLarge)?);
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ impl Drop for OutgoingRequest {
     fn drop(&mut self) {
         // A request that is sent has given its body away.
         if let Some(body) = &self.body {
-            body.abandon();
+            body.head_dropped();
         }
     }
 }
@@ -252,10 +252,12 @@ impl OutgoingRequest {
                 u32::try_from(len).ok(),
             ));
         }
+        // On the ring 0 stands for none; no time at all is as good as 1 ns.
+        let time = |given: Option<u64>| given.map_or(0, |ns| ns.max(1));
         let timeouts = Timeouts {
-            connect_ns: options.connect.unwrap_or(0),
-            first_byte_ns: options.first_byte.unwrap_or(0),
-            between_bytes_ns: options.between_bytes.unwrap_or(0),
+            connect_ns: time(options.connect),
+            first_byte_ns: time(options.first_byte),
+            between_bytes_ns: time(options.between_bytes),
         };
         let mut payload = Vec::with_capacity(len);
         RequestHead::write(

@@ -27,7 +27,7 @@ impl Drop for OutgoingResponse {
     fn drop(&mut self) {
         // A response that is sent has given its body away.
         if let Some(body) = &self.body {
-            body.abandon();
+            body.head_dropped();
         }
     }
 }

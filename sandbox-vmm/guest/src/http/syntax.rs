@@ -1,8 +1,10 @@
 //! What HTTP allows in methods, field names, values and URIs. The rules are those of the `http` crate, which decides
 //! them for `wasmtime serve`.
 
-/// Most bytes of a field name, and of a URI.
-const LONGEST: usize = u16::MAX as usize - 1;
+/// Most bytes of a field name.
+const LONGEST_NAME: usize = u16::MAX as usize;
+/// Most bytes of a URI.
+const LONGEST_URI: usize = u16::MAX as usize - 1;
 /// Most bytes of a scheme.
 const LONGEST_SCHEME: usize = 64;
 
@@ -17,7 +19,7 @@ pub fn method(s: &str) -> bool {
 
 /// The name of a field, in either case.
 pub fn name(s: &[u8]) -> bool {
-    !s.is_empty() && s.len() <= LONGEST && s.iter().all(|b| token_byte(*b))
+    !s.is_empty() && s.len() <= LONGEST_NAME && s.iter().all(|b| token_byte(*b))
 }
 
 /// The value of a field.
@@ -45,7 +47,7 @@ fn path_byte(b: u8) -> bool {
 }
 
 fn query_byte(b: u8) -> bool {
-    matches!(b, 0x21..=0x22 | 0x24..=0x3B | 0x3D | 0x3F..=0x7E | 0x80..)
+    matches!(b, 0x21 | 0x24..=0x3B | 0x3D | 0x3F..=0x7E | 0x80..)
 }
 
 /// A path with an optional query. What follows a `#` is nobody's business.
@@ -53,7 +55,7 @@ pub fn path_with_query(s: &str) -> bool {
     if s.is_empty() {
         return true;
     }
-    if s.len() > LONGEST || !s.starts_with(['/', '?']) {
+    if s.len() > LONGEST_URI || !s.starts_with(['/', '?']) {
         return false;
     }
     let s = s.split_once('#').map_or(s, |(before, _)| before);

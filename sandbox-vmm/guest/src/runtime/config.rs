@@ -4,7 +4,7 @@
 
 use crate::kernel::stack;
 use crate::platform;
-use wasmtime::{Config, WasmFeatures};
+use wasmtime::{Collector, Config, WasmFeatures};
 
 /// The configuration of the engine.
 pub fn engine_config() -> Config {
@@ -27,8 +27,6 @@ pub fn engine_config() -> Config {
     config.signals_based_traps(true);
     config.max_wasm_stack(stack::WASM as usize);
 
-    config.gc_support(false);
-    config.wasm_features(WasmFeatures::EXCEPTIONS, false);
     config.wasm_features(WasmFeatures::THREADS, false);
     config.concurrency_support(false);
 
@@ -41,6 +39,11 @@ pub fn engine_config() -> Config {
     config.wasm_memory64(true);
     config.wasm_tail_call(true);
     config.wasm_extended_const(true);
+    config.gc_support(true);
+    config.collector(Collector::Copying);
+    config.wasm_function_references(true);
+    config.wasm_gc(true);
+    config.wasm_exceptions(true);
     config.wasm_component_model(true);
 
     config.debug_info(false);

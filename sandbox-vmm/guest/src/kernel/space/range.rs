@@ -245,6 +245,8 @@ impl Range {
             paging::address(entry) | shared
         })?;
         (self.initial, self.floor) = (end, self.end);
+        // What was empty grows from here on, as any other: it has an initial part no more.
+        self.opened = true;
         Ok(())
     }
 
