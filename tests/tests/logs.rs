@@ -61,7 +61,7 @@ async fn one_request_is_found_by_its_id() {
             id
         );
     }
-    assert_eq!(get_as(&node, "r-4", "/trap/unreachable").await.status, 502);
+    assert_eq!(get_as(&node, "r-4", "/trap/unreachable").await.status, 500);
     let all = "stream=stdout,stderr,system,access";
     let of_two = until(SOON, "the lines of r-2", || async {
         let lines = lines(&node, "app", &format!("request=r-2&{all}")).await;
@@ -96,7 +96,7 @@ async fn one_request_is_found_by_its_id() {
             .any(|line| line.contains("unreachable")),
         "{of_four:?}"
     );
-    assert_eq!(of_four.last().unwrap()["access"]["status"], 502);
+    assert_eq!(of_four.last().unwrap()["access"]["status"], 500);
 
     // Other filters, alone and together.
     assert_eq!(

@@ -69,11 +69,11 @@ async fn what_happens_is_counted() {
         ("/hello", 200),
         ("/status?404", 404),
         ("/status?302", 302),
-        ("/trap/unreachable", 502),
-        ("/trap/out-of-bounds", 502),
-        ("/trap/divide-by-zero", 502),
-        ("/trap/stack", 502),
-        ("/trap/null-call", 502),
+        ("/trap/unreachable", 500),
+        ("/trap/out-of-bounds", 500),
+        ("/trap/divide-by-zero", 500),
+        ("/trap/stack", 500),
+        ("/trap/null-call", 500),
         ("/spin", 504),
     ] {
         let answer = node.get("app", path).await;

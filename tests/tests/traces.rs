@@ -133,14 +133,14 @@ async fn a_request_from_its_client_to_an_upstream() {
 
     // What fails says so.
     let before = collector.spans().len();
-    assert_eq!(node.get("app", "/trap/unreachable").await.status, 502);
+    assert_eq!(node.get("app", "/trap/unreachable").await.status, 500);
     let spans = until(SOON, "the spans of a trap", || async {
         let spans = collector.spans().split_off(before);
         (spans.len() == 2).then_some(spans)
     })
     .await;
     for (name, kind, message) in [
-        ("GET", SpanKind::Server, "status 502"),
+        ("GET", SpanKind::Server, "status 500"),
         ("guest", SpanKind::Internal, "the component trapped"),
     ] {
         let status = named(&spans, name, kind).status.unwrap();

@@ -21,7 +21,8 @@ impl Events {
 }
 
 struct Worker {
-    factory: Factory,
+    /// None where none could be made yet: each VM that is asked for tries again, and says why not.
+    factory: Option<Factory>,
     watch: Watch,
     events: Events,
     vms: HashMap<VmId, Arc<Vm>>,
@@ -31,12 +32,12 @@ struct Worker {
 pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
     let events = Events(Arc::new(Mutex::new(socket.try_clone()?)));
     let mut worker = Worker {
-        factory: Factory::new(sandbox_vmm::GUEST)?,
+        factory: Factory::new(sandbox_vmm::GUEST).ok(),
         watch: Watch::start()?,
         events,
         vms: HashMap::new(),
     };
-    worker.factory.stock();
+    worker.stock();
     loop {
         let (command, fds) = match socket.receive::<Command>() {
             Ok(received) => received,
@@ -54,7 +55,7 @@ pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
                 reset,
             } => {
                 worker.create(vm, memory, config, begin, reset, fds);
-                worker.factory.stock();
+                worker.stock();
             }
             Command::StopVm { vm } => worker.stop(vm),
             Command::Stats => worker.stats(),
@@ -95,9 +96,10 @@ impl Worker {
                 VmEvent::Stopped => Event::Stopped { vm: id },
             });
         };
-        let made = self
-            .plan(ram, config, begin, reset, fds)
-            .and_then(|plan| Ok(Vm::start(&self.factory, plan, report)?));
+        let made = self.factory().and_then(|factory| {
+            let plan = plan(factory, ram, config, begin, reset, fds)?;
+            Ok(Vm::start(factory, plan, report)?)
+        });
         match made {
             Ok(vm) => {
                 let vm = Arc::new(vm);
@@ -120,49 +122,20 @@ impl Worker {
         }
     }
 
-    /// What a command says, with its descriptors where they belong.
-    fn plan(
-        &self,
-        ram: u64,
-        config: Vec<u8>,
-        begin: Begin,
-        reset: bool,
-        fds: Vec<OwnedFd>,
-    ) -> Result<VmPlan, NotMade> {
-        let got = fds.len();
-        let mut fds = fds.into_iter();
-        let mut next = || {
-            let missing = || NotMade::Other(format!("{got} descriptors are too few").into());
-            fds.next().ok_or_else(missing)
-        };
-        let descriptors = VmDescriptors {
-            artifact: next()?,
-            rings: next()?,
-            wake: next()?,
-            doorbell: next()?,
-        };
-        let begin = match begin {
-            Begin::Boot => sandbox_vmm::Begin::Boot(None),
-            Begin::BootAndSave => sandbox_vmm::Begin::Boot(Some(next()?)),
-            Begin::Template => {
-                let template = Template::open(next()?, self.factory.image());
-                sandbox_vmm::Begin::Template(Arc::new(template.map_err(NotMade::Template)?))
-            }
-        };
-        let reset = match reset {
-            true => Some(ResetDescriptors {
-                request: next()?,
-                done: next()?,
-            }),
-            false => None,
-        };
-        Ok(VmPlan {
-            fds: descriptors,
-            ram,
-            config,
-            begin,
-            reset,
-        })
+    fn factory(&mut self) -> Result<&Factory, NotMade> {
+        if self.factory.is_none() {
+            self.factory = Some(Factory::new(sandbox_vmm::GUEST)?);
+        }
+        self.factory
+            .as_ref()
+            .ok_or_else(|| NotMade::Other("no VM can be made".into()))
+    }
+
+    /// Makes machines ahead, now that there is time.
+    fn stock(&self) {
+        if let Some(factory) = &self.factory {
+            factory.stock();
+        }
     }
 
     /// Ends a VM. One that is unknown has been lost before, and was reported.
@@ -181,4 +154,49 @@ impl Worker {
         });
         self.events.send(&Event::Stats { vms: vms.collect() });
     }
+}
+
+/// What a command says, with its descriptors where they belong.
+fn plan(
+    factory: &Factory,
+    ram: u64,
+    config: Vec<u8>,
+    begin: Begin,
+    reset: bool,
+    fds: Vec<OwnedFd>,
+) -> Result<VmPlan, NotMade> {
+    let got = fds.len();
+    let mut fds = fds.into_iter();
+    let mut next = || {
+        let missing = || NotMade::Other(format!("{got} descriptors are too few").into());
+        fds.next().ok_or_else(missing)
+    };
+    let descriptors = VmDescriptors {
+        artifact: next()?,
+        rings: next()?,
+        wake: next()?,
+        doorbell: next()?,
+    };
+    let begin = match begin {
+        Begin::Boot => sandbox_vmm::Begin::Boot(None),
+        Begin::BootAndSave => sandbox_vmm::Begin::Boot(Some(next()?)),
+        Begin::Template => {
+            let template = Template::open(next()?, factory.image());
+            sandbox_vmm::Begin::Template(Arc::new(template.map_err(NotMade::Template)?))
+        }
+    };
+    let reset = match reset {
+        true => Some(ResetDescriptors {
+            request: next()?,
+            done: next()?,
+        }),
+        false => None,
+    };
+    Ok(VmPlan {
+        fds: descriptors,
+        ram,
+        config,
+        begin,
+        reset,
+    })
 }

@@ -53,7 +53,7 @@ fn status() -> Value {
     json!({
         "version": "0.1.0", "uptime_seconds": 4000, "wasmtime": "48.0.8",
         "vms": [{"tenant": "acme", "app": "shop", "deployment": 2, "state": "ready", "requests": 9, "traps": 1,
-                 "restores": 0, "exits": 3, "resident_bytes": 1_048_576}],
+                 "restores": 0, "resets": 0, "isolation": "instance", "exits": 3, "resident_bytes": 1_048_576}],
         "workers": [{"tenant": "acme", "pid": 77, "restarts": 0}],
     })
 }

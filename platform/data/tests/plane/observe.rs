@@ -49,8 +49,8 @@ fn figures() {
         ("/hello", 200),
         ("/status/404", 404),
         ("/status/302", 302),
-        ("/trap", 502),
-        ("/noresponse", 502),
+        ("/trap", 500),
+        ("/noresponse", 500),
     ] {
         assert_eq!(node.get(path).status, status, "{path}");
     }
