@@ -14,7 +14,7 @@ use platform_control::components::Components;
 use platform_control::data_dir::{DataDir, DataDirError};
 use platform_control::engine::{Engine, Parts};
 use platform_control::logs::Logs;
-use platform_control::store::SledStore;
+use platform_control::store::{Records, SledStore};
 use platform_data::{DataConfig, DataPlane};
 use platform_model::Endpoints;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -101,7 +101,7 @@ impl Node {
             logs: Arc::new(logs.clone()),
         })?;
         let engine = Engine::new(Parts {
-            store: Arc::new(store),
+            records: Records::new(Arc::new(store)),
             components: components(dir)?,
             artifacts: dir.artifacts(),
             compiler: Arc::new(CompilerProcess { exe }),

@@ -22,12 +22,17 @@ use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 use crate::components::Components;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
-use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
+use crate::store::records::{AppRecord, DeploymentRecord, Prefix};
+use crate::store::{Change, Records, StoreError};
 
+mod apps;
 mod collect;
 mod deploy;
+mod tenants;
+mod usage;
 
 pub use deploy::Deployed;
+pub use usage::QuotaError;
 
 /// Components that are compiled at the same time.
 const COMPILERS: usize = 2;
@@ -55,6 +60,15 @@ pub enum DeployError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The tenant would have more than it may.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// The tenant has apps.
+    #[error("the tenant has {0} app(s): delete them first")]
+    TenantNotEmpty(u64),
+    /// The deployment's number is not the next one of its app.
+    #[error("deployment {0} of the app was made by somebody else in the meantime: try again")]
+    NumberTaken(DeploymentId),
     /// The store has an app and not its deployment.
     #[error(
         "the store has no record of deployment {0}: restore it from a backup, or deploy the app again"
@@ -71,7 +85,7 @@ pub enum DeployError {
 /// What an engine is made of.
 pub struct Parts {
     /// What the node remembers.
-    pub store: Arc<dyn MetadataStore>,
+    pub records: Records,
     /// Uploaded components.
     pub components: Components,
     /// Folder of the compiled components.
@@ -91,7 +105,7 @@ type AppKey = (TenantName, AppName);
 
 /// What the node does about apps.
 pub struct Engine {
-    store: Arc<dyn MetadataStore>,
+    records: Records,
     components: Components,
     artifacts: PathBuf,
     compiler: Arc<dyn Compiler>,
@@ -110,7 +124,7 @@ pub struct Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("store", &self.store)
+            .field("records", &self.records)
             .field("port", &self.port)
             .finish_non_exhaustive()
     }
@@ -121,7 +135,7 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            store: parts.store,
+            records: parts.records,
             components: parts.components,
             artifacts: parts.artifacts,
             compiler: parts.compiler,
@@ -141,7 +155,9 @@ impl Engine {
     /// # Errors
     /// When the store or the data folder cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<(), DeployError> {
-        let apps = self.ask(|store| store.apps(None)).await?;
+        let apps = self
+            .ask(|records| records.all::<AppRecord>(&Prefix::all()))
+            .await?;
         let mut starting = tokio::task::JoinSet::new();
         for app in apps {
             let engine = Arc::clone(self);
@@ -177,11 +193,9 @@ impl Engine {
     /// cannot be made is a target all the same, without a file: the router then says that it is not ready, not that
     /// there is no such app.
     async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
-        let key = (app.tenant.clone(), app.app.clone(), app.active);
-        let record = self
-            .ask(move |store| store.deployment(&key.0, &key.1, key.2))
-            .await?
-            .ok_or(DeployError::RecordMissing(app.active))?;
+        let key = DeploymentRecord::at(&app.tenant, &app.app, app.active);
+        let stored = self.ask(move |records| records.get(&key)).await?;
+        let record = stored.ok_or(DeployError::RecordMissing(app.active))?.record;
         let artifact = match self.compile(&record.digest).await {
             Ok(artifact) => artifact,
             Err(error) => {
@@ -190,12 +204,6 @@ impl Engine {
             }
         };
         Ok(Arc::new(target(record, artifact)))
-    }
-
-    /// The store, for what only reads; a call may wait for the disk, see [`Engine::ask`].
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn MetadataStore> {
-        &self.store
     }
 
     /// Who runs the apps.
@@ -216,22 +224,46 @@ impl Engine {
         app.url(tenant, self.port)
     }
 
-    /// Asks the store where blocking is allowed.
+    /// Asks the records where blocking is allowed.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn ask<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&dyn MetadataStore) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Records) -> Result<T, StoreError> + Send + 'static,
     {
-        let store = Arc::clone(&self.store);
-        let answer = tokio::task::spawn_blocking(move || question(store.as_ref())).await;
+        self.with_records(question).await
+    }
+
+    /// Makes a change of the records: see [`Records::change`].
+    ///
+    /// # Errors
+    /// What `plan` answers, or the store.
+    async fn change<T, E, F>(&self, plan: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Change<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.with_records(|records| records.change(plan).map(|(planned, _)| planned))
+            .await
+    }
+
+    /// Does something with the records where blocking is allowed.
+    async fn with_records<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Records) -> Result<T, E> + Send + 'static,
+    {
+        let records = self.records.clone();
+        let answer = tokio::task::spawn_blocking(move || work(&records)).await;
         answer.unwrap_or_else(|error| {
-            Err(StoreError::Failed {
+            Err(E::from(StoreError::Failed {
                 path: PathBuf::from("store"),
                 why: error.to_string(),
-            })
+            }))
         })
     }
 
@@ -259,43 +291,6 @@ impl Engine {
         };
         self.sandboxes
             .publish(served.iter().map(route).collect::<RouteTable>());
-    }
-
-    /// Deletes an app with its deployments and its log; tells whether it was there.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn delete_app(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-    ) -> Result<bool, DeployError> {
-        let key = (tenant.clone(), app.clone());
-        let _turn = self.turn(&key).await;
-        let (t, a) = key.clone();
-        if !self.ask(move |store| store.delete_app(&t, &a)).await? {
-            return Ok(false);
-        }
-        lock(&self.served).remove(&key);
-        self.publish();
-        self.logs.delete(tenant, app).await;
-        self.collect_later().await;
-        tracing::info!(%tenant, %app, "app deleted");
-        Ok(true)
-    }
-
-    /// Deletes a tenant that has no apps; tells whether it was there.
-    ///
-    /// # Errors
-    /// [`StoreError::TenantNotEmpty`], or when the store cannot be written.
-    pub async fn delete_tenant(&self, tenant: &TenantName) -> Result<bool, DeployError> {
-        let name = tenant.clone();
-        let deleted = self.ask(move |store| store.delete_tenant(&name)).await?;
-        if deleted {
-            self.collect_later().await;
-            tracing::info!(%tenant, "tenant deleted");
-        }
-        Ok(deleted)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::data_dir::DataDir;
 use crate::engine::{Engine, Parts};
 use crate::logs::Logs;
 use crate::sandbox::{BoxFuture, CompileFailure, Compiler, Sandboxes};
-use crate::store::SledStore;
+use crate::store::{Records, SledStore};
 
 /// Copies components; refuses those that begin with `bad`.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Node {
         let dir = DataDir::open(folder).unwrap();
         let sandboxes = Memory::default();
         let engine = Engine::new(Parts {
-            store: Arc::new(SledStore::open(&dir.store()).unwrap()),
+            records: Records::new(Arc::new(SledStore::open(&dir.store()).unwrap())),
             components: Components::open(dir.components()).unwrap(),
             artifacts: dir.artifacts(),
             compiler: Arc::new(Copier),

@@ -11,7 +11,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`data_dir`] | the data folder and its lock |
-//! | [`store`] | what the node remembers: the trait and its implementation on sled |
+//! | [`store`] | what the node remembers: keys and values with transactions, on sled, and typed records above |
 //! | [`components`] | uploaded components on disk |
 //! | [`sandbox`] | the neighbours as traits: compiler and data plane |
 //! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |

@@ -83,6 +83,8 @@ codes! {
     StartTimeout = GATEWAY_TIMEOUT, "start-timeout", "Component not ready in time";
     /// The node could not make a VM.
     VmUnavailable = SERVICE_UNAVAILABLE, "vm-unavailable", "No VM available";
+    /// The tenant would have more than it may.
+    QuotaExceeded = FORBIDDEN, "quota-exceeded", "Quota exceeded";
     /// Somebody else changed the app.
     Conflict = CONFLICT, "deploy-conflict", "Deploy conflict";
     /// No room on the disk.
@@ -150,6 +152,9 @@ impl From<DeployError> for ApiError {
             DeployError::Warm(WarmError::Timeout(_)) => Code::StartTimeout,
             DeployError::Warm(WarmError::Unavailable(_)) => Code::VmUnavailable,
             DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
+            DeployError::Quota(_) => Code::QuotaExceeded,
+            DeployError::TenantNotEmpty(_) => Code::TenantNotEmpty,
+            DeployError::NumberTaken(_) => Code::Conflict,
             DeployError::Store(error) => return error.into(),
             DeployError::Io(error) => return error.into(),
             DeployError::RecordMissing(_) => Code::StoreFailed,
@@ -162,9 +167,10 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match error {
             StoreError::DiskFull { .. } => Code::DiskFull,
-            StoreError::TenantNotEmpty(_) => Code::TenantNotEmpty,
-            StoreError::NumberTaken(_) => Code::Conflict,
-            StoreError::Damaged { .. } | StoreError::Failed { .. } => Code::StoreFailed,
+            StoreError::Conflict { .. } => Code::Conflict,
+            StoreError::Damaged { .. } | StoreError::Failed { .. } | StoreError::TooLarge(_) => {
+                Code::StoreFailed
+            }
         };
         Self::new(code, error.to_string())
     }

@@ -17,6 +17,7 @@
 //! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
 //! | [`mod@env`] | environment variables of a deployment |
 //! | [`limits`] | what a request and a VM may use |
+//! | [`quotas`] | what a tenant may have and use in all |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
 //! | [`status`] | what the node is doing: VMs and workers |
 //! | [`log`] | a line that a component wrote |
@@ -32,6 +33,7 @@ pub mod limits;
 pub mod log;
 pub mod name;
 pub mod problem;
+pub mod quotas;
 pub mod status;
 
 pub use allow_host::{AllowHost, AllowHostError};
@@ -42,4 +44,5 @@ pub use limits::{LimitError, Limits};
 pub use log::{LogLine, LogStream};
 pub use name::{AppName, DeploymentId, NameError, TenantName};
 pub use problem::Problem;
+pub use quotas::{QuotaRangeError, Quotas};
 pub use status::{Status, VmState, VmStatus, WorkerStatus};

@@ -9,13 +9,14 @@ use super::Api;
 use super::input::{OfApp, OfTenant};
 use super::tenants;
 use crate::problem::{ApiError, Code};
-use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
+use crate::store::records::{AppRecord, DeploymentRecord, Prefix, TenantRecord};
+use crate::store::{Records, StoreError};
 
 /// The apps of all tenants.
 pub(super) async fn list_all(State(api): State<Api>) -> Result<Json<List<App>>, ApiError> {
     let found = api
         .engine
-        .ask(|store| with_deployments(store, store.apps(None)?))
+        .ask(|records| with_deployments(records, records.all(&Prefix::all())?))
         .await?;
     Ok(Json(api.list_of(found)))
 }
@@ -28,10 +29,10 @@ pub(super) async fn list(
     let name = tenant.clone();
     let found = api
         .engine
-        .ask(move |store| {
-            let apps = with_deployments(store, store.apps(Some(&name))?)?;
+        .ask(move |records| {
+            let apps = with_deployments(records, records.all(&AppRecord::of(&name))?)?;
             // The default tenant is there for whoever asks.
-            let known = name.is_default() || store.tenant(&name)?.is_some();
+            let known = name.is_default() || records.get(&TenantRecord::at(&name))?.is_some();
             Ok(known.then_some(apps))
         })
         .await?;
@@ -44,12 +45,12 @@ pub(super) async fn get(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
 ) -> Result<Json<App>, ApiError> {
-    let key = (tenant.clone(), app.clone());
+    let key = AppRecord::at(&tenant, &app);
     let found = api
         .engine
-        .ask(move |store| {
-            let found = store.app(&key.0, &key.1)?;
-            with_deployments(store, found.into_iter().collect())
+        .ask(move |records| {
+            let found = records.get(&key)?.map(|stored| stored.record);
+            with_deployments(records, found.into_iter().collect())
         })
         .await?;
     let found = found.into_iter().next();
@@ -77,13 +78,14 @@ pub(super) fn unknown(tenant: &TenantName, app: &AppName) -> ApiError {
 
 /// Apps with the deployments that answer. An app that is deleted meanwhile is left out.
 fn with_deployments(
-    store: &dyn MetadataStore,
+    records: &Records,
     apps: Vec<AppRecord>,
 ) -> Result<Vec<(AppRecord, DeploymentRecord)>, StoreError> {
     let mut found = Vec::with_capacity(apps.len());
     for app in apps {
-        if let Some(deployment) = store.deployment(&app.tenant, &app.app, app.active)? {
-            found.push((app, deployment));
+        let key = DeploymentRecord::at(&app.tenant, &app.app, app.active);
+        if let Some(deployment) = records.get(&key)? {
+            found.push((app, deployment.record));
         }
     }
     Ok(found)

@@ -10,7 +10,7 @@ use super::apps;
 use super::input::{JsonOf, OfApp, OfDeployment};
 use crate::engine::Deployed;
 use crate::problem::{ApiError, Code};
-use crate::store::DeploymentRecord;
+use crate::store::records::{AppRecord, DeploymentRecord};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -19,14 +19,16 @@ pub(super) async fn list(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
 ) -> Result<Json<List<Deployment>>, ApiError> {
-    let key = (tenant.clone(), app.clone());
+    let (key, of) = (
+        AppRecord::at(&tenant, &app),
+        DeploymentRecord::of(&tenant, &app),
+    );
     let found = api
         .engine
-        .ask(move |store| {
-            let deployments = store.deployments(Some((&key.0, &key.1)))?;
-            Ok(store
-                .app(&key.0, &key.1)?
-                .map(|app| (app.active, deployments)))
+        .ask(move |records| {
+            let deployments = records.all(&of)?;
+            let app = records.get(&key)?;
+            Ok(app.map(|app| (app.record.active, deployments)))
         })
         .await?;
     let (active, deployments) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
@@ -42,12 +44,16 @@ pub(super) async fn get(
     State(api): State<Api>,
     OfDeployment(tenant, app, number): OfDeployment,
 ) -> Result<Json<Deployment>, ApiError> {
-    let key = (tenant.clone(), app.clone());
+    let (key, of) = (
+        DeploymentRecord::at(&tenant, &app, number),
+        AppRecord::at(&tenant, &app),
+    );
     let found = api
         .engine
-        .ask(move |store| {
-            let record = store.deployment(&key.0, &key.1, number)?;
-            Ok(store.app(&key.0, &key.1)?.map(|app| (app.active, record)))
+        .ask(move |records| {
+            let deployment = records.get(&key)?.map(|stored| stored.record);
+            let app = records.get(&of)?;
+            Ok(app.map(|app| (app.record.active, deployment)))
         })
         .await?;
     let (active, record) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;

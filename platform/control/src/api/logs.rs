@@ -16,6 +16,7 @@ use super::apps;
 use super::input::{OfApp, QueryOf};
 use crate::logs::Follower;
 use crate::problem::ApiError;
+use crate::store::records::AppRecord;
 
 /// `?tail=N&follow=true`.
 #[derive(Debug, Deserialize)]
@@ -34,11 +35,8 @@ pub(super) async fn read(
     OfApp(tenant, app): OfApp,
     QueryOf(query): QueryOf<LogQuery>,
 ) -> Result<Response, ApiError> {
-    let key = (tenant.clone(), app.clone());
-    let known = api
-        .engine
-        .ask(move |store| store.app(&key.0, &key.1))
-        .await?;
+    let key = AppRecord::at(&tenant, &app);
+    let known = api.engine.ask(move |records| records.get(&key)).await?;
     if known.is_none() {
         return Err(apps::unknown(&tenant, &app));
     }

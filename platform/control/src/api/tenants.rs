@@ -1,35 +1,26 @@
 //! Tenants.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use platform_model::{List, Tenant, TenantName};
-use time::OffsetDateTime;
 
 use super::Api;
 use super::input::OfTenant;
 use crate::problem::{ApiError, Code};
-use crate::store::StoreError;
+use crate::store::records::{Prefix, TenantRecord, UsageRecord};
 
 /// All tenants.
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<Tenant>>, ApiError> {
     let items = api
         .engine
-        .ask(|store| {
-            let mut apps = HashMap::<_, u64>::new();
-            for app in store.apps(None)? {
-                *apps.entry(app.tenant).or_default() += 1;
-            }
-            let tenants = store.tenants()?.into_iter();
-            Ok(tenants
-                .map(|record| Tenant {
-                    apps: apps.get(&record.tenant).copied().unwrap_or_default(),
-                    tenant: record.tenant,
-                    created_at: record.created_at,
-                })
-                .collect())
+        .ask(|records| {
+            let tenants = records.all::<TenantRecord>(&Prefix::all())?;
+            let with_usage = |record: TenantRecord| {
+                let usage = records.get(&UsageRecord::at(&record.tenant))?;
+                Ok(tenant_of(record, usage.map(|stored| stored.record)))
+            };
+            tenants.into_iter().map(with_usage).collect()
         })
         .await?;
     Ok(Json(List { items }))
@@ -40,19 +31,12 @@ pub(super) async fn create(
     State(api): State<Api>,
     OfTenant(name): OfTenant,
 ) -> Result<(StatusCode, Json<Tenant>), ApiError> {
-    let create = move |store: &dyn crate::store::MetadataStore| {
-        let now = OffsetDateTime::now_utc();
-        let created = store.create_tenant(&name, now)?;
-        let created_at = store.tenant(&name)?.map_or(now, |record| record.created_at);
-        let apps = store.apps(Some(&name))?.len() as u64;
-        let tenant = Tenant {
-            tenant: name,
-            created_at,
-            apps,
-        };
-        Ok::<_, StoreError>((created, tenant))
-    };
-    let (created, tenant) = api.engine.ask(create).await?;
+    let (record, created) = api.engine.create_tenant(&name).await?;
+    let usage = api
+        .engine
+        .ask(move |records| records.get(&UsageRecord::at(&name)))
+        .await?;
+    let tenant = tenant_of(record, usage.map(|stored| stored.record));
     let status = if created {
         StatusCode::CREATED
     } else {
@@ -70,6 +54,15 @@ pub(super) async fn delete(
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown(&name))
+    }
+}
+
+/// A tenant as the API gives it.
+fn tenant_of(record: TenantRecord, usage: Option<UsageRecord>) -> Tenant {
+    Tenant {
+        tenant: record.tenant,
+        created_at: record.created_at,
+        apps: usage.map_or(0, |usage| usage.apps),
     }
 }
 

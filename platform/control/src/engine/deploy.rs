@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platform_data::Target;
-use platform_model::{AppName, ComponentUpload, DeployRequest, Digest, TenantName};
+use platform_model::{AppName, ComponentUpload, DeployRequest, DeploymentId, Digest, TenantName};
 use time::OffsetDateTime;
 
-use super::{DeployError, Engine, describe, lock, target};
+use super::usage::{self, Cost, bytes};
+use super::{DeployError, Engine, describe, lock, target, tenants};
 use crate::components::Upload;
 use crate::sandbox::CompileFailure;
-use crate::store::{ComponentRecord, DeploymentRecord};
+use crate::store::records::{
+    AppRecord, ComponentRecord, DeploymentRecord, LastRecord, Record as _,
+};
+use crate::store::{Change, StoreError};
 
 /// A deployment that was made, and what it took.
 #[derive(Debug, Clone)]
@@ -65,15 +69,18 @@ impl Engine {
             tenant: tenant.clone(),
             digest,
             size,
+            artifact_bytes: 0,
             uploaded_at: OffsetDateTime::now_utc(),
         };
-        let stored = self.ask(move |store| store.put_component(&record)).await;
+        let stored = self
+            .change(move |change| put_component(change, &record))
+            .await;
         drop(files);
         if stored.is_err() {
             // The file has no record: it goes, unless the component was there before.
             self.collect_later().await;
         }
-        Ok(stored.map(|()| ComponentUpload { digest, size })?)
+        stored.map(|()| ComponentUpload { digest, size })
     }
 
     /// Deploys a component as the next deployment of an app, which answers from now on.
@@ -107,9 +114,15 @@ impl Engine {
         self.check_component(&tenant, request.digest).await?;
         let began = Instant::now();
         let artifact = self.compile(&request.digest).await?;
+        let artifact_bytes = tokio::fs::metadata(&artifact).await?.len();
         let compile = began.elapsed();
         let (t, a) = key.clone();
-        let number = self.ask(move |store| store.next_deployment(&t, &a)).await?;
+        let number = self
+            .with_records::<_, StoreError, _>(move |records| {
+                let next = records.change(|change| next_number(change, &t, &a))?;
+                Ok(next.0)
+            })
+            .await?;
         let record = DeploymentRecord {
             tenant,
             app,
@@ -128,7 +141,7 @@ impl Engine {
         let report = self.sandboxes.warm(Arc::clone(&target)).await?;
         let commit = record.clone();
         let began = Instant::now();
-        self.ask(move |store| store.commit_deployment(&commit))
+        self.change(move |change| put_deployment(change, &commit, artifact_bytes))
             .await?;
         let store = began.elapsed();
         warming.target = None;
@@ -150,11 +163,8 @@ impl Engine {
         tenant: &TenantName,
         digest: Digest,
     ) -> Result<(), DeployError> {
-        let name = tenant.clone();
-        let known = self
-            .ask(move |store| store.component(&name, &digest))
-            .await?
-            .is_some();
+        let key = ComponentRecord::at(tenant, &digest);
+        let known = self.ask(move |records| records.get(&key)).await?.is_some();
         if known && tokio::fs::try_exists(self.components.path(&digest)).await? {
             return Ok(());
         }
@@ -176,4 +186,82 @@ impl Engine {
         let failed = |e: tokio::task::JoinError| CompileFailure::Failed(e.to_string());
         Ok(compiled.map_err(failed)??)
     }
+}
+
+/// Writes the record of a component that was uploaded. One that was there before keeps what it costs.
+fn put_component(change: &mut Change<'_>, component: &ComponentRecord) -> Result<(), DeployError> {
+    tenants::ensure(change, &component.tenant, component.uploaded_at)?;
+    let before = change.get(&component.key())?;
+    let artifact_bytes = before.as_ref().map_or(0, |before| before.artifact_bytes);
+    let cost = Cost {
+        disk_bytes: if before.is_some() {
+            0
+        } else {
+            bytes(component.size)
+        },
+        ..Cost::default()
+    };
+    usage::charge::<DeployError>(change, &component.tenant, cost)?;
+    change.put(&ComponentRecord {
+        artifact_bytes,
+        ..component.clone()
+    })?;
+    Ok(())
+}
+
+/// The number that the next deployment of an app gets.
+fn next_number(
+    change: &mut Change<'_>,
+    tenant: &TenantName,
+    app: &AppName,
+) -> Result<DeploymentId, StoreError> {
+    let last = match change.get(&AppRecord::at(tenant, app))? {
+        Some(app) => app.last,
+        None => {
+            let last = change.get(&LastRecord::at(tenant, app))?;
+            last.map_or(DeploymentId(0), |last| last.last)
+        }
+    };
+    Ok(DeploymentId(last.0 + 1))
+}
+
+/// Writes a deployment whose number is the next of its app, and makes it the one that answers. Tenant and app are created
+/// where they are not there.
+fn put_deployment(
+    change: &mut Change<'_>,
+    deployment: &DeploymentRecord,
+    artifact_bytes: u64,
+) -> Result<(), DeployError> {
+    let (tenant, app) = (&deployment.tenant, &deployment.app);
+    if deployment.deployment != next_number(change, tenant, app)? {
+        return Err(DeployError::NumberTaken(deployment.deployment));
+    }
+    tenants::ensure(change, tenant, deployment.created_at)?;
+    let before = change.get(&AppRecord::at(tenant, app))?;
+    let mut cost = Cost {
+        apps: before.is_none().into(),
+        deployments: 1,
+        disk_bytes: 0,
+    };
+    let component = change.get(&ComponentRecord::at(tenant, &deployment.digest))?;
+    if let Some(component) = component
+        && component.artifact_bytes != artifact_bytes
+    {
+        cost.disk_bytes = bytes(artifact_bytes) - bytes(component.artifact_bytes);
+        change.put(&ComponentRecord {
+            artifact_bytes,
+            ..component
+        })?;
+    }
+    usage::charge::<DeployError>(change, tenant, cost)?;
+    change.put(&AppRecord {
+        tenant: tenant.clone(),
+        app: app.clone(),
+        active: deployment.deployment,
+        last: deployment.deployment,
+        deployments: before.as_ref().map_or(0, |app| app.deployments) + 1,
+        created_at: before.map_or(deployment.created_at, |app| app.created_at),
+    })?;
+    change.put(deployment)?;
+    Ok(())
 }

@@ -1,0 +1,58 @@
+//! Apps: deleted with all that is theirs.
+
+use platform_model::{AppName, TenantName};
+
+use super::usage::{self, Cost};
+use super::{DeployError, Engine, lock};
+use crate::store::Change;
+use crate::store::records::{AppRecord, DeploymentRecord, LastRecord};
+
+impl Engine {
+    /// Deletes an app with its deployments and its log; tells whether it was there.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn delete_app(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+    ) -> Result<bool, DeployError> {
+        let key = (tenant.clone(), app.clone());
+        let _turn = self.turn(&key).await;
+        let (t, a) = key.clone();
+        if !self.change(move |change| delete(change, &t, &a)).await? {
+            return Ok(false);
+        }
+        lock(&self.served).remove(&key);
+        self.publish();
+        self.logs.delete(tenant, app).await;
+        self.collect_later().await;
+        tracing::info!(%tenant, %app, "app deleted");
+        Ok(true)
+    }
+}
+
+/// Deletes an app with its deployments. Its last number stays.
+fn delete(
+    change: &mut Change<'_>,
+    tenant: &TenantName,
+    app: &AppName,
+) -> Result<bool, DeployError> {
+    let Some(record) = change.get(&AppRecord::at(tenant, app))? else {
+        return Ok(false);
+    };
+    change.put(&LastRecord {
+        tenant: tenant.clone(),
+        app: app.clone(),
+        last: record.last,
+    })?;
+    change.delete(&AppRecord::at(tenant, app));
+    change.delete_all(&DeploymentRecord::of(tenant, app));
+    let cost = Cost {
+        apps: -1,
+        deployments: -i64::try_from(record.deployments).unwrap_or(i64::MAX),
+        disk_bytes: 0,
+    };
+    usage::charge::<DeployError>(change, tenant, cost)?;
+    Ok(true)
+}
