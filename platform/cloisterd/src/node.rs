@@ -4,7 +4,7 @@
 //! the admin API takes no more requests, requests to the apps in flight are answered, logs are stored.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,7 +120,8 @@ impl Node {
         let address = admin.local_addr().map_err(part("the admin API"))?;
         let admin = tokio::net::TcpListener::from_std(admin).map_err(part("the admin API"))?;
         let shutdown = stop.clone().cancelled_owned();
-        let serve = axum::serve(admin, router).with_graceful_shutdown(shutdown);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serve = axum::serve(admin, service).with_graceful_shutdown(shutdown);
         let admin = tokio::spawn(async move { serve.await });
         let endpoints = Endpoints {
             listen: data.local_addr(),

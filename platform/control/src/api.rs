@@ -1,37 +1,41 @@
-//! The admin API: HTTP with JSON under `/v1`, for whoever holds the node's token.
+//! The admin API: HTTP with JSON under `/v1`, for whoever holds a token.
 //!
-//! | method and path | what |
-//! |---|---|
-//! | `GET /healthz` | whether the node is up; the one path that needs no token |
-//! | `GET /v1/status` | VMs and workers |
-//! | `GET /v1/tenants` | tenants |
-//! | `PUT`, `DELETE /v1/tenants/{tenant}` | creates and deletes one |
-//! | `POST /v1/tenants/{tenant}/components` | uploads a component |
-//! | `GET /v1/apps`, `GET /v1/tenants/{tenant}/apps` | apps of all tenants, of one |
-//! | `GET`, `DELETE /v1/tenants/{tenant}/apps/{app}` | one app |
-//! | `GET`, `POST /v1/tenants/{tenant}/apps/{app}/deployments` | its deployments; a new one |
-//! | `GET /v1/tenants/{tenant}/apps/{app}/deployments/{deployment}` | one of them |
-//! | `GET /v1/tenants/{tenant}/apps/{app}/logs` | what it wrote: `?tail=N`, `?follow=true` |
+//! What there is, who may call it and what it answers is in [`Api::router`] and beside each operation; `openapi.json` in
+//! the crate's folder is made from that. Errors are RFC 9457 problems with the codes of [`crate::problem`]; every answer has
+//! an `x-request-id`.
 //!
-//! Errors are RFC 9457 problems with the codes of [`crate::problem`]; every answer has an `x-request-id`.
+//! ```text
+//! trace: request id, body of problems ─> auth: whose token ─> change: to its end, once, audited ─> access: may it ─> operation
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use platform_model::Role;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::routes;
 
+use self::access::Access;
+use self::endpoints::Endpoints;
 use crate::engine::Engine;
 use crate::problem::{ApiError, Code};
 
+mod access;
 mod apps;
+mod audit;
 mod auth;
+mod change;
 mod components;
 mod deployments;
+mod endpoints;
+mod etag;
+mod idempotency;
 mod input;
 mod logs;
+mod openapi;
+mod page;
 mod status;
 mod tenants;
 mod trace;
@@ -45,6 +49,7 @@ pub struct Api {
     wasmtime: &'static str,
     started: Instant,
     stop: CancellationToken,
+    running: idempotency::Running,
 }
 
 impl fmt::Debug for Api {
@@ -77,40 +82,68 @@ impl Api {
             wasmtime: about.wasmtime,
             started: about.started,
             stop,
+            running: idempotency::Running::default(),
         }
     }
 
     /// The routes.
     pub fn router(self) -> Router {
-        let of_app = "/v1/tenants/{tenant}/apps/{app}";
-        let under = |path: &str| format!("{of_app}{path}");
-        Router::new()
-            .route("/v1/status", get(status::status))
-            .route("/v1/tenants", get(tenants::list))
-            .route(
-                "/v1/tenants/{tenant}",
-                put(tenants::create).delete(tenants::delete),
-            )
-            .route("/v1/tenants/{tenant}/components", post(components::upload))
-            .route("/v1/apps", get(apps::list_all))
-            .route("/v1/tenants/{tenant}/apps", get(apps::list))
-            .route(of_app, get(apps::get).delete(apps::delete))
-            .route(
-                &under("/deployments"),
-                get(deployments::list).post(deployments::create),
-            )
-            .route(&under("/deployments/{deployment}"), get(deployments::get))
-            .route(&under("/logs"), get(logs::read))
-            // Before the token is looked at, so that a wrong method needs a token too.
-            .method_not_allowed_fallback(method_not_allowed)
-            .route_layer(axum::middleware::from_fn_with_state(
-                self.clone(),
-                auth::require,
-            ))
-            .route("/healthz", get(status::health))
+        let (router, _) = self.clone().endpoints().finish(method_not_allowed);
+        router
             .fallback(unknown_path)
             .layer(axum::middleware::from_fn(trace::trace))
             .with_state(self)
+    }
+
+    /// Every operation, with the right that it takes and the problems that are its own.
+    fn endpoints(self) -> Endpoints {
+        let not_empty = &[Code::TenantNotEmpty];
+        let quota = &[Code::QuotaExceeded];
+        let deployment = &[Code::DeploymentUnknown];
+        Endpoints::new(self)
+            .public(&[], routes!(status::health))
+            .public(&[], routes!(openapi::get))
+            .add(Access::anything(Role::Read), &[], routes!(status::status))
+            .add(Access::node(Role::Read), &[], routes!(tenants::list))
+            .add(Access::node(Role::Admin), &[], routes!(tenants::create))
+            .add(
+                Access::node(Role::Admin),
+                not_empty,
+                routes!(tenants::delete),
+            )
+            .add(Access::tenant(Role::Read), &[], routes!(tenants::get))
+            .add(
+                Access::node(Role::Admin),
+                &[Code::QuotasInvalid],
+                routes!(tenants::change),
+            )
+            .add(Access::node(Role::Admin), &[], routes!(audit::list))
+            .add(
+                Access::tenant(Role::Admin),
+                &[],
+                routes!(audit::list_of_tenant),
+            )
+            .add(
+                Access::within_tenant(Role::Deploy),
+                quota,
+                routes!(components::upload),
+            )
+            .add(Access::anything(Role::Read), &[], routes!(apps::list_all))
+            .add(Access::tenant(Role::Read), &[], routes!(apps::list))
+            .add(Access::app(Role::Read), &[], routes!(apps::get))
+            .add(Access::app(Role::Admin), &[], routes!(apps::delete))
+            .add(Access::app(Role::Read), &[], routes!(deployments::list))
+            .add(
+                Access::app(Role::Deploy),
+                deployments::PROBLEMS,
+                routes!(deployments::create),
+            )
+            .add(
+                Access::app(Role::Read),
+                deployment,
+                routes!(deployments::get),
+            )
+            .add(Access::app(Role::Read), &[], routes!(logs::read))
     }
 }
 

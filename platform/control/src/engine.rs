@@ -23,15 +23,23 @@ use crate::components::Components;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
 use crate::store::records::{AppRecord, DeploymentRecord, Prefix};
-use crate::store::{Change, Records, StoreError};
+use crate::store::{Change, Records, Revision, StoreError};
 
 mod apps;
+mod audit;
 mod collect;
 mod deploy;
+mod expected;
+mod idempotency;
+mod origin;
 mod tenants;
 mod usage;
 
 pub use deploy::Deployed;
+pub use expected::{Expected, Unexpected};
+pub use idempotency::REMEMBERED;
+pub use origin::{Asked, Once, Origin};
+pub use tenants::TenantError;
 pub use usage::QuotaError;
 
 /// Components that are compiled at the same time.
@@ -63,9 +71,6 @@ pub enum DeployError {
     /// The tenant would have more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaError),
-    /// The tenant has apps.
-    #[error("the tenant has {0} app(s): delete them first")]
-    TenantNotEmpty(u64),
     /// The deployment's number is not the next one of its app.
     #[error("deployment {0} of the app was made by somebody else in the meantime: try again")]
     NumberTaken(DeploymentId),
@@ -236,18 +241,47 @@ impl Engine {
         self.with_records(question).await
     }
 
-    /// Makes a change of the records: see [`Records::change`].
+    /// Makes a change of the records that `origin` asks for: see [`Records::change`]. What is to be remembered of the origin
+    /// is a part of it.
     ///
     /// # Errors
     /// What `plan` answers, or the store.
-    async fn change<T, E, F>(&self, plan: F) -> Result<T, E>
+    async fn change<T, E, F>(&self, origin: &Origin, plan: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
         F: FnMut(&mut Change<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.with_records(|records| records.change(plan).map(|(planned, _)| planned))
-            .await
+        let (planned, _) = self.change_at(origin, plan).await?;
+        Ok(planned)
+    }
+
+    /// Makes a change as [`Engine::change`] does, and tells the revision of what was written, if anything was.
+    async fn change_at<T, E, F>(
+        &self,
+        origin: &Origin,
+        mut plan: F,
+    ) -> Result<(T, Option<Revision>), E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Change<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let origin = origin.clone();
+        let work = move |records: &Records| {
+            let changed = records.change(|change| {
+                let planned = plan(change)?;
+                if !change.is_empty() {
+                    origin.ride(change)?;
+                }
+                Ok::<_, E>(planned)
+            })?;
+            if changed.1.is_some() {
+                origin.set_made();
+            }
+            Ok(changed)
+        };
+        self.with_records(work).await
     }
 
     /// Does something with the records where blocking is allowed.

@@ -9,7 +9,7 @@ use http::StatusCode;
 use platform_data::WarmError;
 use platform_model::Problem;
 
-use crate::engine::DeployError;
+use crate::engine::{DeployError, TenantError, Unexpected};
 use crate::sandbox::CompileFailure;
 use crate::store::StoreError;
 
@@ -42,6 +42,10 @@ codes! {
     TokenMissing = UNAUTHORIZED, "token-missing", "No token";
     /// Another token.
     TokenWrong = UNAUTHORIZED, "token-wrong", "Wrong token";
+    /// The token is of a tenant, and this is the node's.
+    ScopeInsufficient = FORBIDDEN, "scope-insufficient", "Token of too little";
+    /// The token's role is too low.
+    RoleInsufficient = FORBIDDEN, "role-insufficient", "Role too low";
     /// No such path.
     PathUnknown = NOT_FOUND, "path-unknown", "No such path";
     /// The path is there, the method is not.
@@ -58,12 +62,26 @@ codes! {
     BodyIncomplete = BAD_REQUEST, "body-incomplete", "Incomplete body";
     /// The body is too long.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "Body too large";
+    /// `If-Match` is not understood.
+    EtagInvalid = BAD_REQUEST, "etag-invalid", "Invalid entity tag";
+    /// It is not in the state that `If-Match` names.
+    PreconditionFailed = PRECONDITION_FAILED, "precondition-failed", "Changed meanwhile";
+    /// `Idempotency-Key` is not understood.
+    IdempotencyKeyInvalid = BAD_REQUEST, "idempotency-key-invalid", "Invalid idempotency key";
+    /// The key came with another request before.
+    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "Idempotency key of another request";
+    /// A request with the key is on its way.
+    IdempotencyRunning = CONFLICT, "idempotency-running", "Request being carried out";
+    /// A request with the key was carried out, and its answer is not known.
+    IdempotencyAnswerLost = CONFLICT, "idempotency-answer-lost", "Answer lost";
     /// A value of a deploy is not possible.
     DeployInvalid = UNPROCESSABLE_ENTITY, "deploy-invalid", "Invalid deploy request";
     /// No such tenant.
     TenantUnknown = NOT_FOUND, "tenant-not-found", "No such tenant";
     /// The tenant has apps.
     TenantNotEmpty = CONFLICT, "tenant-not-empty", "Tenant not empty";
+    /// A quota is not possible.
+    QuotasInvalid = UNPROCESSABLE_ENTITY, "quotas-invalid", "Invalid quotas";
     /// No such app.
     AppUnknown = NOT_FOUND, "app-not-found", "No such app";
     /// No such deployment.
@@ -86,11 +104,15 @@ codes! {
     /// The tenant would have more than it may.
     QuotaExceeded = FORBIDDEN, "quota-exceeded", "Quota exceeded";
     /// Somebody else changed the app.
-    Conflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    DeployConflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    /// Somebody else changed the same thing at the same time.
+    Conflict = CONFLICT, "conflict", "Conflict";
     /// No room on the disk.
     DiskFull = INSUFFICIENT_STORAGE, "disk-full", "Disk full";
     /// The store failed.
     StoreFailed = INTERNAL_SERVER_ERROR, "store-failed", "Store failed";
+    /// The node has a bug.
+    Internal = INTERNAL_SERVER_ERROR, "internal", "Bug of the node";
     /// The node is going down.
     Stopping = SERVICE_UNAVAILABLE, "stopping", "Node is stopping";
 }
@@ -153,13 +175,31 @@ impl From<DeployError> for ApiError {
             DeployError::Warm(WarmError::Unavailable(_)) => Code::VmUnavailable,
             DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
             DeployError::Quota(_) => Code::QuotaExceeded,
-            DeployError::TenantNotEmpty(_) => Code::TenantNotEmpty,
-            DeployError::NumberTaken(_) => Code::Conflict,
+            DeployError::NumberTaken(_) => Code::DeployConflict,
             DeployError::Store(error) => return error.into(),
             DeployError::Io(error) => return error.into(),
             DeployError::RecordMissing(_) => Code::StoreFailed,
         };
         Self::new(code, detail)
+    }
+}
+
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        let code = match error {
+            TenantError::Unknown(_) => Code::TenantUnknown,
+            TenantError::NotEmpty(_) => Code::TenantNotEmpty,
+            TenantError::Quotas(_) => Code::QuotasInvalid,
+            TenantError::Unexpected(error) => return error.into(),
+            TenantError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Unexpected> for ApiError {
+    fn from(error: Unexpected) -> Self {
+        Self::new(Code::PreconditionFailed, error.to_string())
     }
 }
 

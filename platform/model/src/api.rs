@@ -4,21 +4,28 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
-use crate::{AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, TenantName};
+use crate::{
+    AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, QuotaChanges, Quotas,
+    TenantName,
+};
 
 /// Most entries that a deployment's list of allowed hosts may have.
 pub const MAX_ALLOW_HOSTS: usize = 256;
 
 /// A list, as every listing answers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
     /// What was asked for, in a stable order.
     pub items: Vec<T>,
+    /// What to give as `after` to get what comes next; left out where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// `GET /healthz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     pub status: String,
@@ -36,7 +43,7 @@ pub struct Endpoints {
 }
 
 /// A tenant: whose apps share a worker process and nothing else with anybody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tenant {
     /// Its name.
     pub tenant: TenantName,
@@ -45,10 +52,33 @@ pub struct Tenant {
     pub created_at: OffsetDateTime,
     /// How many apps it has.
     pub apps: u64,
+    /// What it may have and use in all.
+    pub quotas: Quotas,
+    /// What it has.
+    pub usage: Usage,
+}
+
+/// What a tenant has of what its quotas count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Apps.
+    pub apps: u64,
+    /// Deployments of all its apps together.
+    pub deployments: u64,
+    /// Disk for components and for what is compiled of them, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What is to be changed of a tenant: what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantChanges {
+    /// Its quotas.
+    pub quotas: QuotaChanges,
 }
 
 /// An app: a name that deployments follow each other under.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct App {
     /// The tenant that it belongs to.
     pub tenant: TenantName,
@@ -71,7 +101,7 @@ pub struct App {
 }
 
 /// A deployment: a component with all that it runs with. It never changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deployment {
     /// The tenant that it belongs to.
     pub tenant: TenantName,
@@ -97,7 +127,7 @@ pub struct Deployment {
 }
 
 /// What an upload answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComponentUpload {
     /// What the component is called from now on.
     pub digest: Digest,
@@ -120,7 +150,7 @@ pub enum DeployRequestError {
 }
 
 /// What is to be deployed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// A component that this tenant has uploaded.

@@ -12,6 +12,8 @@
 //! # Map
 //! | module | what |
 //! |---|---|
+//! | [`access`] | roles, and what they are over |
+//! | [`audit`] | a line of the audit log |
 //! | [`name`] | tenant and app names, deployment numbers, the host name that an app answers to |
 //! | [`digest`] | the digest of a component |
 //! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
@@ -25,8 +27,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod allow_host;
 pub mod api;
+pub mod audit;
 pub mod digest;
 pub mod env;
 pub mod limits;
@@ -34,15 +38,21 @@ pub mod log;
 pub mod name;
 pub mod problem;
 pub mod quotas;
+mod schema;
 pub mod status;
 
+pub use access::{Role, Scope};
 pub use allow_host::{AllowHost, AllowHostError};
-pub use api::{App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant};
+pub use api::{
+    App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant,
+    TenantChanges, Usage,
+};
+pub use audit::{Audit, Outcome};
 pub use digest::{Digest, DigestError};
 pub use env::{EnvError, EnvVar};
 pub use limits::{LimitError, Limits};
 pub use log::{LogLine, LogStream};
 pub use name::{AppName, DeploymentId, NameError, TenantName};
 pub use problem::Problem;
-pub use quotas::{QuotaRangeError, Quotas};
+pub use quotas::{QuotaChanges, QuotaRangeError, Quotas};
 pub use status::{Status, VmState, VmStatus, WorkerStatus};

@@ -5,6 +5,7 @@
 //! something is made; the others the data plane, while requests run.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -24,7 +25,7 @@ pub struct QuotaRangeError {
 }
 
 /// The quotas of a tenant. A field that JSON leaves out has its default. Where 0 means no limit, it says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
     /// Apps. Default 100; up to 10,000.
@@ -45,6 +46,61 @@ pub struct Quotas {
     pub cpu_ms_per_minute: u64,
     /// What all its apps may write to their logs in a second, in bytes. Default 4 MiB; 1 KiB to 1 GiB.
     pub log_bytes_per_second: u64,
+}
+
+/// What is to be changed of a tenant's quotas: what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaChanges {
+    /// See [`Quotas::apps`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apps: Option<u32>,
+    /// See [`Quotas::deployments`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployments: Option<u32>,
+    /// See [`Quotas::tokens`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
+    /// See [`Quotas::disk_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// See [`Quotas::memory_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// See [`Quotas::concurrency`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// See [`Quotas::requests_per_second`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// See [`Quotas::cpu_ms_per_minute`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms_per_minute: Option<u64>,
+    /// See [`Quotas::log_bytes_per_second`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes_per_second: Option<u64>,
+}
+
+impl QuotaChanges {
+    /// The quotas with these changes.
+    #[must_use]
+    pub fn apply(&self, quotas: &Quotas) -> Quotas {
+        Quotas {
+            apps: self.apps.unwrap_or(quotas.apps),
+            deployments: self.deployments.unwrap_or(quotas.deployments),
+            tokens: self.tokens.unwrap_or(quotas.tokens),
+            disk_bytes: self.disk_bytes.unwrap_or(quotas.disk_bytes),
+            memory_bytes: self.memory_bytes.unwrap_or(quotas.memory_bytes),
+            concurrency: self.concurrency.unwrap_or(quotas.concurrency),
+            requests_per_second: self
+                .requests_per_second
+                .unwrap_or(quotas.requests_per_second),
+            cpu_ms_per_minute: self.cpu_ms_per_minute.unwrap_or(quotas.cpu_ms_per_minute),
+            log_bytes_per_second: self
+                .log_bytes_per_second
+                .unwrap_or(quotas.log_bytes_per_second),
+        }
+    }
 }
 
 impl Default for Quotas {
@@ -106,6 +162,21 @@ mod tests {
     #[test]
     fn defaults_are_possible() {
         assert_eq!(Quotas::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn changes() {
+        let changes: QuotaChanges = serde_json::from_str(r#"{"apps": 3}"#).unwrap();
+        let changed = changes.apply(&Quotas::default());
+        let apps = 3;
+        assert_eq!(
+            changed,
+            Quotas {
+                apps,
+                ..Quotas::default()
+            }
+        );
+        assert!(serde_json::from_str::<QuotaChanges>(r#"{"app": 3}"#).is_err());
     }
 
     #[test]

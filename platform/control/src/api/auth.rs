@@ -1,14 +1,31 @@
-//! The bearer token: who holds it may do everything.
+//! Who sends a request: the bearer token.
+
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use platform_model::{Role, Scope};
 use sha2::{Digest as _, Sha256};
 
 use super::Api;
 use crate::problem::{ApiError, Code};
+
+/// Who the holder of the node's own token is.
+const ADMIN: &str = "admin-token";
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(super) struct Principal {
+    /// The id of the token.
+    pub(super) id: Arc<str>,
+    /// What it is over.
+    pub(super) scope: Scope,
+    /// What it may do there.
+    pub(super) role: Role,
+}
 
 /// The hash of the token.
 #[derive(Clone)]
@@ -31,14 +48,25 @@ impl Token {
     }
 }
 
-/// Lets a request pass that has the token.
-pub(super) async fn require(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// Lets a request pass that has a token, and tells those behind whose.
+pub(super) async fn authenticate(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let header = request
         .headers()
         .get(AUTHORIZATION)
         .map(HeaderValue::as_bytes);
     let error = match header.map(bearer) {
-        Some(Some(given)) if api.token.is(given) => return next.run(request).await,
+        Some(Some(given)) if api.token.is(given) => {
+            request.extensions_mut().insert(Principal {
+                id: ADMIN.into(),
+                scope: Scope::Node,
+                role: Role::Admin,
+            });
+            return next.run(request).await;
+        }
         Some(Some(_)) => ApiError::new(
             Code::TokenWrong,
             "the token is not the one of this node: take it from the file admin-token in the node's data folder",

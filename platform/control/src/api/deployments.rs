@@ -7,17 +7,39 @@ use platform_model::{DeployRequest, Deployment, DeploymentId, List};
 
 use super::Api;
 use super::apps;
-use super::input::{JsonOf, OfApp, OfDeployment};
-use crate::engine::Deployed;
+use super::input::{JsonOf, OfApp, OfDeployment, QueryOf};
+use super::page::PageQuery;
+use crate::engine::{Deployed, Origin};
 use crate::problem::{ApiError, Code};
 use crate::store::records::{AppRecord, DeploymentRecord};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// What a deploy may be refused with.
+pub(super) const PROBLEMS: &[Code] = &[
+    Code::DeployInvalid,
+    Code::ComponentUnknown,
+    Code::ComponentRejected,
+    Code::CompileLimit,
+    Code::CompileFailed,
+    Code::StartRefused,
+    Code::StartTimeout,
+    Code::VmUnavailable,
+    Code::QuotaExceeded,
+    Code::DeployConflict,
+    Code::Stopping,
+];
+
 /// The deployments of an app.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps/{app}/deployments", tag = "apps", operation_id = "list_deployments",
+    params(OfApp, PageQuery),
+    responses((status = 200, description = "Deployments by number.", body = List<Deployment>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
+    QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<List<Deployment>>, ApiError> {
     let (key, of) = (
         AppRecord::at(&tenant, &app),
@@ -26,20 +48,26 @@ pub(super) async fn list(
     let found = api
         .engine
         .ask(move |records| {
-            let deployments = records.all(&of)?;
+            let page = records.page(&of, query.after.as_deref(), query.limit())?;
             let app = records.get(&key)?;
-            Ok(app.map(|app| (app.record.active, deployments)))
+            Ok(app.map(|app| (app.record.active, page)))
         })
         .await?;
-    let (active, deployments) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
-    let deployments = deployments.into_iter();
-    let items = deployments
-        .map(|record| api.deployment_of(record, active))
+    let (active, page) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
+    let items = page.items.into_iter();
+    let items = items
+        .map(|stored| api.deployment_of(stored.record, active))
         .collect();
-    Ok(Json(List { items }))
+    let next = page.next;
+    Ok(Json(List { items, next }))
 }
 
 /// One deployment.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps/{app}/deployments/{deployment}", tag = "apps",
+    operation_id = "get_deployment", params(OfDeployment),
+    responses((status = 200, description = "The deployment.", body = Deployment))
+)]
 pub(super) async fn get(
     State(api): State<Api>,
     OfDeployment(tenant, app, number): OfDeployment,
@@ -64,13 +92,20 @@ pub(super) async fn get(
     Ok(Json(api.deployment_of(record, active)))
 }
 
-/// Deploys. `server-timing` tells what the steps took, in milliseconds.
+/// Deploys: compiles, starts, and switches over. `server-timing` tells what the steps took, in milliseconds.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/apps/{app}/deployments", tag = "apps", operation_id = "create_deployment",
+    params(OfApp), request_body = DeployRequest,
+    responses((status = 201, description = "It answers from now on.", body = Deployment,
+        headers(("server-timing" = String, description = "What the steps took."))))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
+    origin: Origin,
     JsonOf(request): JsonOf<DeployRequest>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Deployment>), ApiError> {
-    let deployed = api.engine.deploy(tenant, app, request).await?;
+    let deployed = api.engine.deploy(origin, tenant, app, request).await?;
     let timing = [(SERVER_TIMING, server_timing(&deployed))];
     let active = deployed.record.deployment;
     let deployment = api.deployment_of(deployed.record, active);

@@ -8,8 +8,10 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
+use platform_model::LogLine;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
 
 use super::Api;
 use super::apps;
@@ -19,17 +21,24 @@ use crate::problem::ApiError;
 use crate::store::records::AppRecord;
 
 /// `?tail=N&follow=true`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
     /// How many of the last lines; all that are stored by default.
     tail: Option<usize>,
     /// Whether to go on with what is written from now on.
     #[serde(default)]
+    #[param(required = false)]
     follow: bool,
 }
 
-/// What an app wrote.
+/// What an app wrote: one JSON object a line.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps/{app}/logs", tag = "apps", operation_id = "read_logs",
+    params(OfApp, LogQuery),
+    responses((status = 200, description = "Lines in the order of writing.", body = LogLine, content_type = "application/x-ndjson"))
+)]
 pub(super) async fn read(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,

@@ -12,12 +12,18 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::fake::Node;
 
+mod audit;
+mod describe;
+mod once;
+mod pages;
+
 const TOKEN: &str = "0123456789abcdef";
 
 /// A node's API on a fresh folder.
 struct Client {
     _folder: tempfile::TempDir,
     node: Node,
+    api: Api,
     router: Router,
     stop: CancellationToken,
 }
@@ -33,10 +39,11 @@ impl Client {
         };
         let stop = CancellationToken::new();
         let api = Api::new(Arc::clone(&node.engine), TOKEN, about, stop.clone());
-        let router = api.router();
+        let router = api.clone().router();
         Self {
             _folder: folder,
             node,
+            api,
             router,
             stop,
         }
@@ -164,6 +171,11 @@ async fn tenants_come_and_go() {
     assert_eq!(client.call("PUT", "/v1/tenants/acme", "").await.0, 201);
     assert_eq!(client.call("PUT", "/v1/tenants/acme", "").await.0, 200);
     assert_eq!(client.call("GET", "/v1/tenants/acme/apps", "").await.0, 200);
+    let (_, tenant) = client.call("GET", "/v1/tenants/acme", "").await;
+    assert_eq!(
+        tenant["usage"],
+        json!({"apps": 0, "deployments": 0, "disk_bytes": 0})
+    );
     assert_eq!(client.call("DELETE", "/v1/tenants/acme", "").await.0, 204);
     let (status, body) = client.call("DELETE", "/v1/tenants/acme", "").await;
     assert_eq!((status, &body["code"]), (404, &json!("tenant-not-found")));

@@ -3,7 +3,7 @@
 use platform_model::{AppName, TenantName};
 
 use super::usage::{self, Cost};
-use super::{DeployError, Engine, lock};
+use super::{DeployError, Engine, Origin, lock};
 use crate::store::Change;
 use crate::store::records::{AppRecord, DeploymentRecord, LastRecord};
 
@@ -14,13 +14,15 @@ impl Engine {
     /// When the store cannot be written.
     pub async fn delete_app(
         &self,
+        origin: &Origin,
         tenant: &TenantName,
         app: &AppName,
     ) -> Result<bool, DeployError> {
         let key = (tenant.clone(), app.clone());
         let _turn = self.turn(&key).await;
         let (t, a) = key.clone();
-        if !self.change(move |change| delete(change, &t, &a)).await? {
+        let delete = move |change: &mut Change<'_>| delete(change, &t, &a);
+        if !self.change(origin, delete).await? {
             return Ok(false);
         }
         lock(&self.served).remove(&key);

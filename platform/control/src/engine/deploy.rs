@@ -9,7 +9,7 @@ use platform_model::{AppName, ComponentUpload, DeployRequest, DeploymentId, Dige
 use time::OffsetDateTime;
 
 use super::usage::{self, Cost, bytes};
-use super::{DeployError, Engine, describe, lock, target, tenants};
+use super::{DeployError, Engine, Origin, describe, lock, target, tenants};
 use crate::components::Upload;
 use crate::sandbox::CompileFailure;
 use crate::store::records::{
@@ -60,6 +60,7 @@ impl Engine {
     /// When it cannot be stored.
     pub async fn uploaded(
         &self,
+        origin: &Origin,
         tenant: &TenantName,
         upload: Upload,
     ) -> Result<ComponentUpload, DeployError> {
@@ -73,7 +74,7 @@ impl Engine {
             uploaded_at: OffsetDateTime::now_utc(),
         };
         let stored = self
-            .change(move |change| put_component(change, &record))
+            .change(origin, move |change| put_component(change, &record))
             .await;
         drop(files);
         if stored.is_err() {
@@ -91,19 +92,22 @@ impl Engine {
     /// Why it was not deployed; nothing of it is left then.
     pub async fn deploy(
         self: &Arc<Self>,
+        origin: Origin,
         tenant: TenantName,
         app: AppName,
         request: DeployRequest,
     ) -> Result<Deployed, DeployError> {
         request.check()?;
         let engine = Arc::clone(self);
-        let deploy = tokio::spawn(async move { engine.deploy_in_turn(tenant, app, request).await });
+        let deploy = async move { engine.deploy_in_turn(&origin, tenant, app, request).await };
+        let deploy = tokio::spawn(deploy);
         // A task that is neither aborted nor panics always ends: anything else is the runtime going down.
         deploy.await.unwrap_or(Err(DeployError::Stopping))
     }
 
     async fn deploy_in_turn(
         &self,
+        origin: &Origin,
         tenant: TenantName,
         app: AppName,
         request: DeployRequest,
@@ -141,8 +145,8 @@ impl Engine {
         let report = self.sandboxes.warm(Arc::clone(&target)).await?;
         let commit = record.clone();
         let began = Instant::now();
-        self.change(move |change| put_deployment(change, &commit, artifact_bytes))
-            .await?;
+        let put = move |change: &mut Change<'_>| put_deployment(change, &commit, artifact_bytes);
+        self.change(origin, put).await?;
         let store = began.elapsed();
         warming.target = None;
         lock(&self.served).insert(key, target);

@@ -1,11 +1,34 @@
-//! Tenants: made, asked for, deleted.
+//! Tenants: made, given quotas, deleted.
 
-use platform_model::TenantName;
+use platform_model::{QuotaChanges, QuotaRangeError, TenantName};
 use time::OffsetDateTime;
 
-use super::{DeployError, Engine};
-use crate::store::records::{AppRecord, ComponentRecord, TenantRecord, UsageRecord};
+use super::{Engine, Expected, Origin, Unexpected};
+use crate::store::records::{
+    AppRecord, ComponentRecord, IdempotencyRecord, Stored, TenantAuditRecord, TenantRecord,
+    UsageRecord,
+};
 use crate::store::{Change, StoreError};
+
+/// Why a tenant was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantError {
+    /// There is none.
+    #[error("there is no tenant {0}")]
+    Unknown(TenantName),
+    /// It has apps.
+    #[error("the tenant has {0} app(s): delete them first")]
+    NotEmpty(u64),
+    /// A quota is not possible.
+    #[error(transparent)]
+    Quotas(#[from] QuotaRangeError),
+    /// It is not the one that the caller has seen.
+    #[error(transparent)]
+    Unexpected(#[from] Unexpected),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 impl Engine {
     /// Creates a tenant that is not there; tells whether it did.
@@ -14,25 +37,62 @@ impl Engine {
     /// When the store cannot be written.
     pub async fn create_tenant(
         &self,
+        origin: &Origin,
         tenant: &TenantName,
-    ) -> Result<(TenantRecord, bool), DeployError> {
+    ) -> Result<(TenantRecord, bool), StoreError> {
         let (tenant, now) = (tenant.clone(), OffsetDateTime::now_utc());
-        self.change(move |change| Ok(ensure(change, &tenant, now)?))
+        self.change(origin, move |change| ensure(change, &tenant, now))
             .await
     }
 
-    /// Deletes a tenant that has no apps; tells whether it was there.
+    /// Changes the quotas of a tenant; the tenant as it is then.
     ///
     /// # Errors
-    /// [`DeployError::TenantNotEmpty`], or when the store cannot be written.
-    pub async fn delete_tenant(&self, tenant: &TenantName) -> Result<bool, DeployError> {
+    /// When there is no such tenant, it is not the expected one, or a quota is not possible.
+    pub async fn change_quotas(
+        &self,
+        origin: &Origin,
+        tenant: &TenantName,
+        expected: Expected,
+        changes: QuotaChanges,
+    ) -> Result<Stored<TenantRecord>, TenantError> {
+        let key = TenantRecord::at(tenant);
+        let tenant = tenant.clone();
+        let plan = move |change: &mut Change<'_>| {
+            let Some(Stored { record, revision }) = change.stored(&key)? else {
+                return Err(TenantError::Unknown(tenant.clone()));
+            };
+            expected.check(Some(revision))?;
+            let quotas = changes.apply(&record.quotas);
+            quotas.check()?;
+            if quotas == record.quotas {
+                return Ok(Stored { record, revision });
+            }
+            let record = TenantRecord { quotas, ..record };
+            change.put(&record)?;
+            Ok(Stored { record, revision })
+        };
+        let (stored, written) = self.change_at(origin, plan).await?;
+        let revision = written.unwrap_or(stored.revision);
+        self.publish();
+        Ok(Stored { revision, ..stored })
+    }
+
+    /// Deletes a tenant that has no apps.
+    ///
+    /// # Errors
+    /// [`TenantError::Unknown`], [`TenantError::NotEmpty`], or when the store cannot be written.
+    pub async fn delete_tenant(
+        &self,
+        origin: &Origin,
+        tenant: &TenantName,
+    ) -> Result<(), TenantError> {
         let name = tenant.clone();
-        let deleted = self.change(move |change| delete(change, &name)).await?;
-        if deleted {
-            self.collect_later().await;
-            tracing::info!(%tenant, "tenant deleted");
-        }
-        Ok(deleted)
+        self.change(origin, move |change| delete(change, &name))
+            .await?;
+        self.collect_later().await;
+        tracing::info!(%tenant, "tenant deleted");
+        Ok(())
     }
 }
 
@@ -51,18 +111,20 @@ pub(super) fn ensure(
 }
 
 /// Deletes a tenant with what is nobody else's.
-fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<bool, DeployError> {
+fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<(), TenantError> {
     if change.get(&TenantRecord::at(tenant))?.is_none() {
-        return Ok(false);
+        return Err(TenantError::Unknown(tenant.clone()));
     }
     let usage = change.get(&UsageRecord::at(tenant))?;
     let apps = usage.map_or(0, |usage| usage.apps);
     if apps > 0 {
-        return Err(DeployError::TenantNotEmpty(apps));
+        return Err(TenantError::NotEmpty(apps));
     }
     change.require_empty(&AppRecord::of(tenant));
     change.delete(&TenantRecord::at(tenant));
     change.delete(&UsageRecord::at(tenant));
     change.delete_all(&ComponentRecord::of(tenant));
-    Ok(true)
+    change.delete_all(&TenantAuditRecord::of(tenant));
+    change.delete_all(&IdempotencyRecord::of(tenant));
+    Ok(())
 }

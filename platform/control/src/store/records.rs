@@ -12,6 +12,9 @@
 //! | `app/T/A` | [`AppRecord`] |
 //! | `deployment/T/A/NUMBER` | [`DeploymentRecord`] |
 //! | `last/T/A` | [`LastRecord`] |
+//! | `audit/PLACE` | [`AuditRecord`] |
+//! | `tenant-audit/T/PLACE` | [`TenantAuditRecord`] |
+//! | `idempotency/T/TOKEN/KEY` | [`IdempotencyRecord`] |
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,17 +26,21 @@ use serde::de::DeserializeOwned;
 use super::{MetadataStore, Revision, StoreError, Versioned};
 
 mod app;
+mod audit;
 mod change;
 mod component;
 mod deployment;
 mod format1;
+mod idempotency;
 mod tenant;
 mod usage;
 
 pub use app::{AppRecord, LastRecord};
+pub use audit::{AuditId, AuditRecord, TenantAuditRecord};
 pub use change::Change;
 pub use component::ComponentRecord;
 pub use deployment::DeploymentRecord;
+pub use idempotency::{Answer, IdempotencyRecord, OnceKey};
 pub use tenant::TenantRecord;
 pub use usage::UsageRecord;
 
@@ -278,6 +285,9 @@ const KINDS: &[(&str, Reads)] = &[
     (AppRecord::KIND, reads::<AppRecord>),
     (DeploymentRecord::KIND, reads::<DeploymentRecord>),
     (LastRecord::KIND, reads::<LastRecord>),
+    (AuditRecord::KIND, reads::<AuditRecord>),
+    (TenantAuditRecord::KIND, reads::<TenantAuditRecord>),
+    (IdempotencyRecord::KIND, reads::<IdempotencyRecord>),
 ];
 
 #[cfg(test)]
