@@ -23,6 +23,9 @@
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
 //! | [`status`] | what the node is doing: VMs and workers |
 //! | [`log`] | a line that a component wrote |
+//! | [`policy`] | what an app or a tenant may take at the router |
+//! | [`route`] | path prefixes and redirects |
+//! | [`traffic`] | how requests are shared among deployments |
 //! | [`problem`] | RFC 9457 errors |
 
 #![forbid(unsafe_code)]
@@ -36,10 +39,13 @@ pub mod env;
 pub mod limits;
 pub mod log;
 pub mod name;
+pub mod policy;
 pub mod problem;
 pub mod quotas;
+pub mod route;
 mod schema;
 pub mod status;
+pub mod traffic;
 
 pub use access::{Role, Scope};
 pub use allow_host::{AllowHost, AllowHostError};
@@ -53,6 +59,9 @@ pub use env::{EnvError, EnvVar};
 pub use limits::{LimitError, Limits};
 pub use log::{LogLine, LogStream};
 pub use name::{AppName, DeploymentId, NameError, TenantName};
+pub use policy::{Policy, PolicyError, Rate};
 pub use problem::Problem;
 pub use quotas::{QuotaChanges, QuotaRangeError, Quotas};
+pub use route::{PathPrefix, Redirect, RouteError};
 pub use status::{Status, VmState, VmStatus, WorkerStatus};
+pub use traffic::{Share, Sticky, Traffic, TrafficError};
