@@ -111,10 +111,12 @@ impl Node {
         });
         engine.start().await.map_err(Failure::Restore)?;
         let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&engine).keep_house(stop.clone()));
         let about = About {
             version: env!("CARGO_PKG_VERSION"),
             wasmtime: WASMTIME,
             started,
+            requests_per_second: options.api_rate,
         };
         let router = Api::new(engine, token, about, stop.clone()).router();
         let address = admin.local_addr().map_err(part("the admin API"))?;

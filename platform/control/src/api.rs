@@ -36,8 +36,10 @@ mod input;
 mod logs;
 mod openapi;
 mod page;
+mod rate;
 mod status;
 mod tenants;
+mod tokens;
 mod trace;
 
 /// What the API answers from. Clones are the same.
@@ -50,6 +52,7 @@ pub struct Api {
     started: Instant,
     stop: CancellationToken,
     running: idempotency::Running,
+    rates: Arc<rate::Rates>,
 }
 
 impl fmt::Debug for Api {
@@ -69,6 +72,8 @@ pub struct About {
     pub wasmtime: &'static str,
     /// When the node started.
     pub started: Instant,
+    /// Requests that one token may make in a second; 0 for as many as come.
+    pub requests_per_second: u32,
 }
 
 impl Api {
@@ -83,6 +88,7 @@ impl Api {
             started: about.started,
             stop,
             running: idempotency::Running::default(),
+            rates: Arc::new(rate::Rates::new(about.requests_per_second)),
         }
     }
 
@@ -116,6 +122,33 @@ impl Api {
                 Access::node(Role::Admin),
                 &[Code::QuotasInvalid],
                 routes!(tenants::change),
+            )
+            .add(Access::anything(Role::Read), &[], routes!(tokens::whoami))
+            .add(
+                Access::node(Role::Admin),
+                &[],
+                routes!(tokens::list_of_node),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &[Code::TokenInvalid],
+                routes!(tokens::create_of_node),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &[Code::TokenUnknown],
+                routes!(tokens::revoke_of_node),
+            )
+            .add(Access::tenant(Role::Admin), &[], routes!(tokens::list))
+            .add(
+                Access::tenant(Role::Admin),
+                &[Code::TokenInvalid, Code::QuotaExceeded],
+                routes!(tokens::create),
+            )
+            .add(
+                Access::tenant(Role::Admin),
+                &[Code::TokenUnknown],
+                routes!(tokens::revoke),
             )
             .add(Access::node(Role::Admin), &[], routes!(audit::list))
             .add(

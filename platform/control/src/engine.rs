@@ -19,6 +19,7 @@ use platform_model::api::DeployRequestError;
 use platform_model::{AppName, DeploymentId, Digest, TenantName};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
+use self::housekeeping::Housekeeping;
 use crate::components::Components;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
@@ -30,9 +31,11 @@ mod audit;
 mod collect;
 mod deploy;
 mod expected;
+mod housekeeping;
 mod idempotency;
 mod origin;
 mod tenants;
+mod tokens;
 mod usage;
 
 pub use deploy::Deployed;
@@ -40,6 +43,7 @@ pub use expected::{Expected, Unexpected};
 pub use idempotency::REMEMBERED;
 pub use origin::{Asked, Once, Origin};
 pub use tenants::TenantError;
+pub use tokens::{Refused, TokenError};
 pub use usage::QuotaError;
 
 /// Components that are compiled at the same time.
@@ -71,6 +75,9 @@ pub enum DeployError {
     /// The tenant would have more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// The tenant is not there.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// The deployment's number is not the next one of its app.
     #[error("deployment {0} of the app was made by somebody else in the meantime: try again")]
     NumberTaken(DeploymentId),
@@ -124,6 +131,7 @@ pub struct Engine {
     compilers: Semaphore,
     /// Read by what puts or uses a component's file, written by what removes them.
     files: RwLock<()>,
+    housekeeping: Housekeeping,
 }
 
 impl fmt::Debug for Engine {
@@ -151,6 +159,7 @@ impl Engine {
             turns: Mutex::default(),
             compilers: Semaphore::new(COMPILERS),
             files: RwLock::new(()),
+            housekeeping: Housekeeping::default(),
         })
     }
 
@@ -160,6 +169,7 @@ impl Engine {
     /// # Errors
     /// When the store or the data folder cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<(), DeployError> {
+        self.with_records(tenants::ensure_default).await?;
         let apps = self
             .ask(|records| records.all::<AppRecord>(&Prefix::all()))
             .await?;
@@ -279,9 +289,13 @@ impl Engine {
             if changed.1.is_some() {
                 origin.set_made();
             }
-            Ok(changed)
+            Ok::<_, E>(changed)
         };
-        self.with_records(work).await
+        let changed = self.with_records(work).await?;
+        if changed.1.is_some() {
+            self.housekeeping.line();
+        }
+        Ok(changed)
     }
 
     /// Does something with the records where blocking is allowed.

@@ -5,11 +5,12 @@
 use std::io;
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 use platform_data::WarmError;
 use platform_model::Problem;
 
-use crate::engine::{DeployError, TenantError, Unexpected};
+use crate::engine::{DeployError, TenantError, TokenError, Unexpected};
 use crate::sandbox::CompileFailure;
 use crate::store::StoreError;
 
@@ -42,6 +43,12 @@ codes! {
     TokenMissing = UNAUTHORIZED, "token-missing", "No token";
     /// Another token.
     TokenWrong = UNAUTHORIZED, "token-wrong", "Wrong token";
+    /// A token that is no longer good.
+    TokenExpired = UNAUTHORIZED, "token-expired", "Token expired";
+    /// Too many wrong tokens.
+    TooManyFailures = TOO_MANY_REQUESTS, "too-many-failures", "Too many wrong tokens";
+    /// Too many requests.
+    RateLimited = TOO_MANY_REQUESTS, "rate-limited", "Too many requests";
     /// The token is of a tenant, and this is the node's.
     ScopeInsufficient = FORBIDDEN, "scope-insufficient", "Token of too little";
     /// The token's role is too low.
@@ -82,6 +89,10 @@ codes! {
     TenantNotEmpty = CONFLICT, "tenant-not-empty", "Tenant not empty";
     /// A quota is not possible.
     QuotasInvalid = UNPROCESSABLE_ENTITY, "quotas-invalid", "Invalid quotas";
+    /// The token that is wanted is not possible.
+    TokenInvalid = UNPROCESSABLE_ENTITY, "token-invalid", "Invalid token request";
+    /// No such token.
+    TokenUnknown = NOT_FOUND, "token-not-found", "No such token";
     /// No such app.
     AppUnknown = NOT_FOUND, "app-not-found", "No such app";
     /// No such deployment.
@@ -126,6 +137,8 @@ pub struct ApiError {
     pub word: &'static str,
     /// What happened and what to do.
     pub detail: String,
+    /// Seconds after which it may be tried again, where that helps.
+    pub wait: Option<u64>,
 }
 
 impl ApiError {
@@ -135,7 +148,15 @@ impl ApiError {
             code,
             word: code.entry().1,
             detail: detail.into(),
+            wait: None,
         }
+    }
+
+    /// The same error, which tells when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.wait = Some(seconds);
+        self
     }
 
     /// The error as a client sees it.
@@ -153,6 +174,13 @@ impl IntoResponse for ApiError {
         let (status, _, _) = self.code.entry();
         let mut response = status.into_response();
         response.extensions_mut().insert(self.problem());
+        let headers = response.headers_mut();
+        if let Some(wait) = self.wait {
+            headers.insert(RETRY_AFTER, wait.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
@@ -165,7 +193,10 @@ impl From<DeployError> for ApiError {
             DeployError::ComponentUnknown { .. } => Code::ComponentUnknown,
             DeployError::Compile(CompileFailure::Rejected { code: word, .. }) => {
                 let code = Code::ComponentRejected;
-                return Self { code, word, detail };
+                return Self {
+                    word,
+                    ..Self::new(code, detail)
+                };
             }
             DeployError::Compile(CompileFailure::Limit(_)) => Code::CompileLimit,
             DeployError::Compile(CompileFailure::DiskFull(_)) => Code::DiskFull,
@@ -176,6 +207,7 @@ impl From<DeployError> for ApiError {
             DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
             DeployError::Quota(_) => Code::QuotaExceeded,
             DeployError::NumberTaken(_) => Code::DeployConflict,
+            DeployError::Tenant(error) => return error.into(),
             DeployError::Store(error) => return error.into(),
             DeployError::Io(error) => return error.into(),
             DeployError::RecordMissing(_) => Code::StoreFailed,
@@ -189,9 +221,23 @@ impl From<TenantError> for ApiError {
         let code = match error {
             TenantError::Unknown(_) => Code::TenantUnknown,
             TenantError::NotEmpty(_) => Code::TenantNotEmpty,
-            TenantError::Quotas(_) => Code::QuotasInvalid,
+            TenantError::Quotas(_) | TenantError::Policy(_) => Code::QuotasInvalid,
             TenantError::Unexpected(error) => return error.into(),
             TenantError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Request(_) => Code::TokenInvalid,
+            TokenError::Tenant(error) => return error.into(),
+            TokenError::Unknown(_) => Code::TokenUnknown,
+            TokenError::Quota(_) => Code::QuotaExceeded,
+            TokenError::Random(_) | TokenError::Id(_) => Code::Internal,
+            TokenError::Store(error) => return error.into(),
         };
         Self::new(code, error.to_string())
     }

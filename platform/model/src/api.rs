@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, QuotaChanges, Quotas,
-    TenantName,
+    AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, Policy, QuotaChanges,
+    Quotas, TenantName,
 };
 
 /// Most entries that a deployment's list of allowed hosts may have.
@@ -52,8 +52,10 @@ pub struct Tenant {
     pub created_at: OffsetDateTime,
     /// How many apps it has.
     pub apps: u64,
-    /// What it may have and use in all.
+    /// What it may have.
     pub quotas: Quotas,
+    /// What all its apps together may take at the router.
+    pub policy: Policy,
     /// What it has.
     pub usage: Usage,
 }
@@ -65,6 +67,8 @@ pub struct Usage {
     pub apps: u64,
     /// Deployments of all its apps together.
     pub deployments: u64,
+    /// Tokens of the tenant and of its apps.
+    pub tokens: u64,
     /// Disk for components and for what is compiled of them, in bytes.
     pub disk_bytes: u64,
 }
@@ -75,6 +79,9 @@ pub struct Usage {
 pub struct TenantChanges {
     /// Its quotas.
     pub quotas: QuotaChanges,
+    /// What all its apps together may take at the router: replaced as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// An app: a name that deployments follow each other under.

@@ -19,8 +19,10 @@
 //! | [`allow_host`] | one entry of a deployment's list of hosts that it may call |
 //! | [`mod@env`] | environment variables of a deployment |
 //! | [`limits`] | what a request and a VM may use |
-//! | [`quotas`] | what a tenant may have and use in all |
+//! | [`quotas`] | what a tenant may have in all |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
+//! | [`secret`] | a text that is not to be shown |
+//! | [`token`] | tokens of the API |
 //! | [`status`] | what the node is doing: VMs and workers |
 //! | [`log`] | a line that a component wrote |
 //! | [`policy`] | what an app or a tenant may take at the router |
@@ -44,7 +46,9 @@ pub mod problem;
 pub mod quotas;
 pub mod route;
 mod schema;
+pub mod secret;
 pub mod status;
+pub mod token;
 pub mod traffic;
 
 pub use access::{Role, Scope};
@@ -63,5 +67,9 @@ pub use policy::{Policy, PolicyError, Rate};
 pub use problem::Problem;
 pub use quotas::{QuotaChanges, QuotaRangeError, Quotas};
 pub use route::{PathPrefix, Redirect, RouteError};
+pub use secret::Secret;
 pub use status::{Status, VmState, VmStatus, WorkerStatus};
+pub use token::{
+    CreatedToken, Token, TokenId, TokenIdError, TokenRequest, TokenRequestError, Whoami,
+};
 pub use traffic::{Share, Sticky, Traffic, TrafficError};

@@ -7,6 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::schema::{self, schema};
 
 /// Most requests that a rate may name.
 const MAX_REQUESTS: u32 = 10_000_000;
@@ -107,6 +110,16 @@ impl fmt::Display for Rate {
     }
 }
 
+schema!(
+    Rate,
+    "Rate",
+    schema::text(
+        "Requests in a second, a minute or an hour, and how many may come at once.",
+        "^[0-9]+/[smh](,burst=[0-9]+)?$",
+        "600/m,burst=50",
+    )
+);
+
 impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -122,7 +135,7 @@ impl<'de> Deserialize<'de> for Rate {
 }
 
 /// What may be taken. `None` and what JSON leaves out: as much as there is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Requests. Beyond them: 429 with `Retry-After`.

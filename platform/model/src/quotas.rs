@@ -1,8 +1,8 @@
-//! What a tenant may have and use in all: bytes, numbers and rates.
+//! What a tenant may have in all: numbers and bytes.
 //!
 //! A quota is of a tenant and can be changed while its apps run; a limit ([`Limits`](crate::Limits)) is of one deployment
-//! and never changes. Who enforces what: `apps`, `deployments`, `tokens` and `disk_bytes` the control plane, when
-//! something is made; the others the data plane, while requests run.
+//! and never changes. The control plane enforces quotas when something is made or started. What may be taken of the
+//! processor and in requests is a [`Policy`](crate::Policy), which the router enforces.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,7 +24,7 @@ pub struct QuotaRangeError {
     pub max: u64,
 }
 
-/// The quotas of a tenant. A field that JSON leaves out has its default. Where 0 means no limit, it says so.
+/// The quotas of a tenant. A field that JSON leaves out has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
@@ -36,16 +36,8 @@ pub struct Quotas {
     pub tokens: u32,
     /// Disk for components and for what is compiled of them, in bytes. Default 10 GiB; 1 MiB to 16 TiB.
     pub disk_bytes: u64,
-    /// Memory that all its VMs may have together, in bytes. Default 16 GiB; 32 MiB to 16 TiB.
+    /// Memory that the VMs of all its apps may have together, in bytes. Default 16 GiB; 32 MiB to 16 TiB.
     pub memory_bytes: u64,
-    /// Requests of all its apps that run at the same time. Default 1,024; 1 to 65,536.
-    pub concurrency: u32,
-    /// Requests of all its apps in a second. Default 0, which means no limit; up to 10,000,000.
-    pub requests_per_second: u32,
-    /// CPU time of all its requests in a minute, in milliseconds. Default 0, which means no limit; up to 60,000,000.
-    pub cpu_ms_per_minute: u64,
-    /// What all its apps may write to their logs in a second, in bytes. Default 4 MiB; 1 KiB to 1 GiB.
-    pub log_bytes_per_second: u64,
 }
 
 /// What is to be changed of a tenant's quotas: what is left out stays.
@@ -67,18 +59,6 @@ pub struct QuotaChanges {
     /// See [`Quotas::memory_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// See [`Quotas::concurrency`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<u32>,
-    /// See [`Quotas::requests_per_second`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests_per_second: Option<u32>,
-    /// See [`Quotas::cpu_ms_per_minute`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_ms_per_minute: Option<u64>,
-    /// See [`Quotas::log_bytes_per_second`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_bytes_per_second: Option<u64>,
 }
 
 impl QuotaChanges {
@@ -91,14 +71,6 @@ impl QuotaChanges {
             tokens: self.tokens.unwrap_or(quotas.tokens),
             disk_bytes: self.disk_bytes.unwrap_or(quotas.disk_bytes),
             memory_bytes: self.memory_bytes.unwrap_or(quotas.memory_bytes),
-            concurrency: self.concurrency.unwrap_or(quotas.concurrency),
-            requests_per_second: self
-                .requests_per_second
-                .unwrap_or(quotas.requests_per_second),
-            cpu_ms_per_minute: self.cpu_ms_per_minute.unwrap_or(quotas.cpu_ms_per_minute),
-            log_bytes_per_second: self
-                .log_bytes_per_second
-                .unwrap_or(quotas.log_bytes_per_second),
         }
     }
 }
@@ -111,10 +83,6 @@ impl Default for Quotas {
             tokens: 100,
             disk_bytes: 10 * GIB,
             memory_bytes: 16 * GIB,
-            concurrency: 1_024,
-            requests_per_second: 0,
-            cpu_ms_per_minute: 0,
-            log_bytes_per_second: 4 * MIB,
         }
     }
 }
@@ -131,15 +99,6 @@ impl Quotas {
             ("tokens", self.tokens.into(), 0, 10_000),
             ("disk_bytes", self.disk_bytes, MIB, 16_384 * GIB),
             ("memory_bytes", self.memory_bytes, 32 * MIB, 16_384 * GIB),
-            ("concurrency", self.concurrency.into(), 1, 65_536),
-            (
-                "requests_per_second",
-                self.requests_per_second.into(),
-                0,
-                10_000_000,
-            ),
-            ("cpu_ms_per_minute", self.cpu_ms_per_minute, 0, 60_000_000),
-            ("log_bytes_per_second", self.log_bytes_per_second, 1024, GIB),
         ];
         for (name, value, min, max) in table {
             if !(min..=max).contains(&value) {
@@ -182,10 +141,12 @@ mod tests {
     #[test]
     fn out_of_range() {
         let quotas = Quotas {
-            concurrency: 0,
             ..Quotas::default()
         };
         let error = quotas.check().unwrap_err().to_string();
-        assert_eq!(error, "quota concurrency is 0: it may be from 1 to 65536");
+        assert_eq!(
+            error,
+            "quota disk_bytes is 0: it may be from 1048576 to 17592186044416"
+        );
     }
 }

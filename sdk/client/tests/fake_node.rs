@@ -77,7 +77,7 @@ async fn the_token_is_sent_and_lists_are_unwrapped() {
             if headers.get("authorization").and_then(|v| v.to_str().ok()) != Some("Bearer secret-token") {
                 return problem(StatusCode::UNAUTHORIZED, "token-wrong", "the token is not the node's");
             }
-            json_answer(&json!({"items": [{"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 2, "quotas": Quotas::default(), "usage": Usage::default()}]}))
+            json_answer(&json!({"items": [{"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 2, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}]}))
         }),
     );
     let url = serve(router).await;
@@ -115,7 +115,7 @@ async fn a_list_is_read_to_its_end() {
             let page = |name: &str, next: Option<&str>| {
                 let tenant = json!({
                     "tenant": name, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(),
-                    "usage": Usage::default(),
+                    "policy": {}, "usage": Usage::default(),
                 });
                 json_answer(&json!({"items": [tenant], "next": next}))
             };
@@ -337,7 +337,7 @@ async fn creating_and_deleting() {
         .route(
             "/v1/tenants/{t}",
             put(async |UrlPath(t): UrlPath<String>| {
-                let tenant = json!({"tenant": t, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "usage": Usage::default()});
+                let tenant = json!({"tenant": t, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()});
                 (StatusCode::CREATED, tenant.to_string())
             })
             .delete(async || {

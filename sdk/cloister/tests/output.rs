@@ -124,7 +124,7 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
     };
     let create = async move |UrlPath(tenant): UrlPath<String>| {
         tenants.lock().unwrap().push(tenant.clone());
-        json!({"tenant": tenant, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "usage": Usage::default()}).to_string()
+        json!({"tenant": tenant, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}).to_string()
     };
     let deploy = async move |UrlPath((tenant, app)): UrlPath<(String, String)>, body: String| {
         let request: DeployRequest = serde_json::from_str(&body).unwrap();
@@ -149,7 +149,7 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
         .route(
             "/v1/tenants",
             get(items(
-                json!({"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 1, "quotas": Quotas::default(), "usage": Usage::default()}),
+                json!({"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 1, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}),
             )),
         )
         .route("/v1/tenants/{t}", put(create))

@@ -1,16 +1,14 @@
 //! Around every operation that changes something: it is carried out to its end even where the client goes away, once where
 //! it has an `Idempotency-Key`, and the audit log has what came of it.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use platform_model::{Problem, TenantName};
+use platform_model::{Problem, Role, Scope, TenantName};
 
 use super::Api;
-use super::auth::Principal;
+use super::auth::{Principal, address};
 use super::idempotency;
 use super::input::Params;
 use super::trace::RequestId;
@@ -62,16 +60,16 @@ pub(super) async fn carry_out(
 /// What the audit log will have of a request.
 fn asked(principal: &Principal, params: &Params, request: &Request) -> Asked {
     let of_path = || params.get::<TenantName>("tenant").ok();
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let id = request.extensions().get::<RequestId>();
     Asked {
         who: principal.id.to_string(),
-        from: from.map(|ConnectInfo(address)| address.ip()),
+        from: address(request),
         what: format!("{} {}", request.method(), request.uri().path()),
         // What somebody of a tenant tries elsewhere is in the log of that tenant, and of no other.
         tenant: principal.scope.tenant().cloned().or_else(of_path),
         request_id: id.map(|RequestId(id)| id.to_string()),
         once: None,
+        creates_tenants: principal.scope == Scope::Node && principal.role == Role::Admin,
     }
 }
 

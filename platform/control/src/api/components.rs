@@ -40,6 +40,9 @@ pub(super) async fn upload(
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<(StatusCode, Json<ComponentUpload>), ApiError> {
+    if !origin.creates_tenants() {
+        api.known(&tenant).await?;
+    }
     let length = headers.get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_COMPONENT) {

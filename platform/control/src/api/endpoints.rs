@@ -132,7 +132,14 @@ fn uploads(operation: &Operation) -> bool {
 
 /// The problems that an operation may answer with because of how it is called.
 fn common(access: Access, changes: bool, once: bool, operation: &Operation) -> Vec<Code> {
-    let mut codes = vec![Code::TokenMissing, Code::TokenWrong, Code::StoreFailed];
+    let mut codes = vec![
+        Code::TokenMissing,
+        Code::TokenWrong,
+        Code::TokenExpired,
+        Code::TooManyFailures,
+        Code::RateLimited,
+        Code::StoreFailed,
+    ];
     match access.over {
         Over::Anything => {}
         Over::Node => codes.push(Code::ScopeInsufficient),

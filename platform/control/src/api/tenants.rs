@@ -97,7 +97,7 @@ pub(super) async fn get(
     Ok(Tagged(revision, tenant_of(record, api.usage(&name).await?)))
 }
 
-/// Changes the quotas of a tenant. What is left out stays.
+/// Changes what a tenant may have and take. What is left out stays.
 #[utoipa::path(
     patch, path = "/v1/tenants/{tenant}", tag = "access", operation_id = "change_tenant",
     params(OfTenant, IfMatch), request_body = TenantChanges,
@@ -110,9 +110,7 @@ pub(super) async fn change(
     origin: Origin,
     JsonOf(changes): JsonOf<TenantChanges>,
 ) -> Result<Tagged<Tenant>, ApiError> {
-    let changed = api
-        .engine
-        .change_quotas(&origin, &name, expected, changes.quotas);
+    let changed = api.engine.change_tenant(&origin, &name, expected, changes);
     let Stored { record, revision } = changed.await?;
     Ok(Tagged(revision, tenant_of(record, api.usage(&name).await?)))
 }
@@ -131,6 +129,7 @@ fn tenant_of(record: TenantRecord, usage: Option<UsageRecord>) -> Tenant {
     let usage = usage.map(|usage| Usage {
         apps: usage.apps,
         deployments: usage.deployments,
+        tokens: usage.tokens,
         disk_bytes: usage.disk_bytes,
     });
     let usage = usage.unwrap_or_default();
@@ -139,6 +138,7 @@ fn tenant_of(record: TenantRecord, usage: Option<UsageRecord>) -> Tenant {
         created_at: record.created_at,
         apps: usage.apps,
         quotas: record.quotas,
+        policy: record.policy,
         usage,
     }
 }

@@ -12,10 +12,13 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::fake::Node;
 
+mod access;
 mod audit;
 mod describe;
 mod once;
 mod pages;
+mod quotas;
+mod tokens;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -30,12 +33,18 @@ struct Client {
 
 impl Client {
     async fn new() -> Self {
+        Self::limited(0).await
+    }
+
+    /// With so many requests in a second for each token.
+    async fn limited(requests_per_second: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let node = Node::start(folder.path()).await;
         let about = About {
             version: "1.2.3",
             wasmtime: "48",
             started: Instant::now(),
+            requests_per_second,
         };
         let stop = CancellationToken::new();
         let api = Api::new(Arc::clone(&node.engine), TOKEN, about, stop.clone());
@@ -53,13 +62,31 @@ impl Client {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// Calls with the token; status and JSON.
+    /// Calls with the node's own token; status and JSON.
     async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", format!("Bearer {TOKEN}"));
+        self.call_as(Some(TOKEN), method, path, body).await
+    }
+
+    /// Calls with a token; status and JSON.
+    async fn call_as(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         json_of(self.send(request.body(body.into()).unwrap()).await).await
+    }
+
+    /// Makes a token; its text.
+    async fn token(&self, path: &str, request: &Value) -> String {
+        let (status, created) = self.call("POST", path, request.to_string()).await;
+        assert_eq!(status, 201, "{created}");
+        created["token"].as_str().unwrap().to_owned()
     }
 
     async fn upload(&self, content: &'static str) -> String {
@@ -174,7 +201,7 @@ async fn tenants_come_and_go() {
     let (_, tenant) = client.call("GET", "/v1/tenants/acme", "").await;
     assert_eq!(
         tenant["usage"],
-        json!({"apps": 0, "deployments": 0, "disk_bytes": 0})
+        json!({"apps": 0, "deployments": 0, "tokens": 0, "disk_bytes": 0})
     );
     assert_eq!(client.call("DELETE", "/v1/tenants/acme", "").await.0, 204);
     let (status, body) = client.call("DELETE", "/v1/tenants/acme", "").await;

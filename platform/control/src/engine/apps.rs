@@ -53,7 +53,7 @@ fn delete(
     let cost = Cost {
         apps: -1,
         deployments: -i64::try_from(record.deployments).unwrap_or(i64::MAX),
-        disk_bytes: 0,
+        ..Cost::default()
     };
     usage::charge::<DeployError>(change, tenant, cost)?;
     Ok(true)

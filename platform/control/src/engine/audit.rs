@@ -22,7 +22,9 @@ impl Engine {
             let put = records.change(|change| origin.put_refusal(change, status, code.clone()));
             put.map(|((), _)| ())
         };
-        self.with_records(note).await
+        self.with_records(note).await?;
+        self.housekeeping.line();
+        Ok(())
     }
 
     /// Lines of the node's log, the latest first.

@@ -73,8 +73,11 @@ impl Engine {
             artifact_bytes: 0,
             uploaded_at: OffsetDateTime::now_utc(),
         };
+        let creates = origin.creates_tenants();
         let stored = self
-            .change(origin, move |change| put_component(change, &record))
+            .change(origin, move |change| {
+                put_component(change, &record, creates)
+            })
             .await;
         drop(files);
         if stored.is_err() {
@@ -116,6 +119,7 @@ impl Engine {
         let _turn = self.turn(&key).await;
         let _files = self.files.read().await;
         self.check_component(&tenant, request.digest).await?;
+        self.check_quotas(&tenant, &app, &request).await?;
         let began = Instant::now();
         let artifact = self.compile(&request.digest).await?;
         let artifact_bytes = tokio::fs::metadata(&artifact).await?.len();
@@ -178,6 +182,28 @@ impl Engine {
         })
     }
 
+    /// Whether the tenant may have another deployment like this.
+    async fn check_quotas(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+        request: &DeployRequest,
+    ) -> Result<(), DeployError> {
+        let (tenant, app) = (tenant.clone(), app.clone());
+        let memory = request.limits.vm_memory_bytes;
+        self.with_records(move |records| {
+            let new = records.get(&AppRecord::at(&tenant, &app))?.is_none();
+            let cost = Cost {
+                apps: new.into(),
+                deployments: 1,
+                ..Cost::default()
+            };
+            usage::afford::<DeployError>(records, &tenant, cost)?;
+            usage::afford_memory(records, &tenant, &app, memory)
+        })
+        .await
+    }
+
     /// Compiles a component, or finds it compiled; the artifact.
     pub(super) async fn compile(&self, digest: &Digest) -> Result<PathBuf, DeployError> {
         let permit = self.compilers.acquire().await;
@@ -193,8 +219,12 @@ impl Engine {
 }
 
 /// Writes the record of a component that was uploaded. One that was there before keeps what it costs.
-fn put_component(change: &mut Change<'_>, component: &ComponentRecord) -> Result<(), DeployError> {
-    tenants::ensure(change, &component.tenant, component.uploaded_at)?;
+fn put_component(
+    change: &mut Change<'_>,
+    component: &ComponentRecord,
+    creates: bool,
+) -> Result<(), DeployError> {
+    tenants::need(change, &component.tenant, component.uploaded_at, creates)?;
     let before = change.get(&component.key())?;
     let artifact_bytes = before.as_ref().map_or(0, |before| before.artifact_bytes);
     let cost = Cost {
@@ -240,12 +270,13 @@ fn put_deployment(
     if deployment.deployment != next_number(change, tenant, app)? {
         return Err(DeployError::NumberTaken(deployment.deployment));
     }
-    tenants::ensure(change, tenant, deployment.created_at)?;
+    // The tenant of a component that was uploaded is there; the default one at the latest now.
+    tenants::need(change, tenant, deployment.created_at, false)?;
     let before = change.get(&AppRecord::at(tenant, app))?;
     let mut cost = Cost {
         apps: before.is_none().into(),
         deployments: 1,
-        disk_bytes: 0,
+        ..Cost::default()
     };
     let component = change.get(&ComponentRecord::at(tenant, &deployment.digest))?;
     if let Some(component) = component

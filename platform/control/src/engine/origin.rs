@@ -27,6 +27,7 @@ struct Inner {
     id: AuditId,
     audit: Audit,
     once: Option<Once>,
+    creates_tenants: bool,
     made: AtomicBool,
 }
 
@@ -54,6 +55,8 @@ pub struct Asked {
     pub request_id: Option<String>,
     /// Where it is to be carried out once.
     pub once: Option<Once>,
+    /// Whether a tenant that is not there may be created by the way.
+    pub creates_tenants: bool,
 }
 
 impl Origin {
@@ -75,6 +78,7 @@ impl Origin {
                 request_id: asked.request_id,
             },
             once: asked.once,
+            creates_tenants: asked.creates_tenants,
             made: AtomicBool::new(false),
         }))
     }
@@ -89,6 +93,7 @@ impl Origin {
             tenant,
             request_id: None,
             once: None,
+            creates_tenants: true,
         })
     }
 
@@ -102,6 +107,12 @@ impl Origin {
     #[must_use]
     pub fn time(&self) -> OffsetDateTime {
         self.0.audit.time
+    }
+
+    /// Whether a tenant that is not there may be created by the way.
+    #[must_use]
+    pub fn creates_tenants(&self) -> bool {
+        self.0.creates_tenants
     }
 
     /// Whether a change of it was made.

@@ -1,14 +1,14 @@
 //! Tenants: made, given quotas, deleted.
 
-use platform_model::{QuotaChanges, QuotaRangeError, TenantName};
+use platform_model::{PolicyError, QuotaRangeError, TenantChanges, TenantName};
 use time::OffsetDateTime;
 
 use super::{Engine, Expected, Origin, Unexpected};
 use crate::store::records::{
     AppRecord, ComponentRecord, IdempotencyRecord, Stored, TenantAuditRecord, TenantRecord,
-    UsageRecord,
+    TokenRecord, UsageRecord,
 };
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Records, StoreError};
 
 /// Why a tenant was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum TenantError {
     /// A quota is not possible.
     #[error(transparent)]
     Quotas(#[from] QuotaRangeError),
+    /// The policy is not possible.
+    #[error("policy: {0}")]
+    Policy(#[from] PolicyError),
     /// It is not the one that the caller has seen.
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
@@ -45,16 +48,16 @@ impl Engine {
             .await
     }
 
-    /// Changes the quotas of a tenant; the tenant as it is then.
+    /// Changes what a tenant may have; the tenant as it is then.
     ///
     /// # Errors
-    /// When there is no such tenant, it is not the expected one, or a quota is not possible.
-    pub async fn change_quotas(
+    /// When there is no such tenant, it is not the expected one, or what it is to have is not possible.
+    pub async fn change_tenant(
         &self,
         origin: &Origin,
         tenant: &TenantName,
         expected: Expected,
-        changes: QuotaChanges,
+        changes: TenantChanges,
     ) -> Result<Stored<TenantRecord>, TenantError> {
         let key = TenantRecord::at(tenant);
         let tenant = tenant.clone();
@@ -63,13 +66,17 @@ impl Engine {
                 return Err(TenantError::Unknown(tenant.clone()));
             };
             expected.check(Some(revision))?;
-            let quotas = changes.apply(&record.quotas);
-            quotas.check()?;
-            if quotas == record.quotas {
-                return Ok(Stored { record, revision });
+            let before = record.clone();
+            let record = TenantRecord {
+                quotas: changes.quotas.apply(&before.quotas),
+                policy: changes.policy.clone().unwrap_or(record.policy),
+                ..record
+            };
+            record.quotas.check()?;
+            record.policy.check()?;
+            if record != before {
+                change.put(&record)?;
             }
-            let record = TenantRecord { quotas, ..record };
-            change.put(&record)?;
             Ok(Stored { record, revision })
         };
         let (stored, written) = self.change_at(origin, plan).await?;
@@ -97,7 +104,7 @@ impl Engine {
 }
 
 /// The tenant, which is created where it is not there; tells whether it was.
-pub(super) fn ensure(
+fn ensure(
     change: &mut Change<'_>,
     tenant: &TenantName,
     now: OffsetDateTime,
@@ -108,6 +115,29 @@ pub(super) fn ensure(
     let record = TenantRecord::new(tenant.clone(), now);
     change.put(&record)?;
     Ok((record, true))
+}
+
+/// Creates the default tenant where it is not there.
+pub(super) fn ensure_default(records: &Records) -> Result<(), StoreError> {
+    let now = OffsetDateTime::now_utc();
+    records.change(|change| ensure(change, &TenantName::default(), now).map(drop))?;
+    Ok(())
+}
+
+/// Sees to it that a tenant is there for what is made in it. The default one always is; another is created where the caller
+/// may do that.
+pub(super) fn need(
+    change: &mut Change<'_>,
+    tenant: &TenantName,
+    now: OffsetDateTime,
+    creates: bool,
+) -> Result<(), TenantError> {
+    if creates || tenant.is_default() {
+        ensure(change, tenant, now)?;
+    } else if change.get(&TenantRecord::at(tenant))?.is_none() {
+        return Err(TenantError::Unknown(tenant.clone()));
+    }
+    Ok(())
 }
 
 /// Deletes a tenant with what is nobody else's.
@@ -123,6 +153,7 @@ fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<(), TenantErro
     change.require_empty(&AppRecord::of(tenant));
     change.delete(&TenantRecord::at(tenant));
     change.delete(&UsageRecord::at(tenant));
+    change.delete_all(&TokenRecord::of(Some(tenant)));
     change.delete_all(&ComponentRecord::of(tenant));
     change.delete_all(&TenantAuditRecord::of(tenant));
     change.delete_all(&IdempotencyRecord::of(tenant));

@@ -12,6 +12,7 @@
 //! | `app/T/A` | [`AppRecord`] |
 //! | `deployment/T/A/NUMBER` | [`DeploymentRecord`] |
 //! | `last/T/A` | [`LastRecord`] |
+//! | `token/T/ID` | [`TokenRecord`] |
 //! | `audit/PLACE` | [`AuditRecord`] |
 //! | `tenant-audit/T/PLACE` | [`TenantAuditRecord`] |
 //! | `idempotency/T/TOKEN/KEY` | [`IdempotencyRecord`] |
@@ -33,6 +34,7 @@ mod deployment;
 mod format1;
 mod idempotency;
 mod tenant;
+mod token;
 mod usage;
 
 pub use app::{AppRecord, LastRecord};
@@ -42,6 +44,7 @@ pub use component::ComponentRecord;
 pub use deployment::DeploymentRecord;
 pub use idempotency::{Answer, IdempotencyRecord, OnceKey};
 pub use tenant::TenantRecord;
+pub use token::TokenRecord;
 pub use usage::UsageRecord;
 
 pub(super) use format1::migrate;
@@ -285,6 +288,7 @@ const KINDS: &[(&str, Reads)] = &[
     (AppRecord::KIND, reads::<AppRecord>),
     (DeploymentRecord::KIND, reads::<DeploymentRecord>),
     (LastRecord::KIND, reads::<LastRecord>),
+    (TokenRecord::KIND, reads::<TokenRecord>),
     (AuditRecord::KIND, reads::<AuditRecord>),
     (TenantAuditRecord::KIND, reads::<TenantAuditRecord>),
     (IdempotencyRecord::KIND, reads::<IdempotencyRecord>),

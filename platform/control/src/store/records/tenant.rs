@@ -1,6 +1,6 @@
 //! Tenants.
 
-use platform_model::{Quotas, TenantName};
+use platform_model::{Policy, Quotas, TenantName};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -17,16 +17,20 @@ pub struct TenantRecord {
     /// What it may have.
     #[serde(default)]
     pub quotas: Quotas,
+    /// What all its apps together may take at the router.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl TenantRecord {
-    /// A tenant with the default quotas.
+    /// A tenant with the default quotas and no policy.
     #[must_use]
     pub fn new(tenant: TenantName, created_at: OffsetDateTime) -> Self {
         Self {
             tenant,
             created_at,
             quotas: Quotas::default(),
+            policy: Policy::default(),
         }
     }
 

@@ -16,6 +16,9 @@ pub struct UsageRecord {
     pub deployments: u64,
     /// Bytes of its components, and of what was compiled of them.
     pub disk_bytes: u64,
+    /// Tokens of the tenant and of its apps.
+    #[serde(default)]
+    pub tokens: u64,
 }
 
 impl UsageRecord {
@@ -27,6 +30,7 @@ impl UsageRecord {
             apps: 0,
             deployments: 0,
             disk_bytes: 0,
+            tokens: 0,
         }
     }
 
