@@ -40,6 +40,7 @@ pub struct Node {
 pub struct Start {
     exe: PathBuf,
     wrapper: Vec<String>,
+    env: Vec<(String, String)>,
     data: PathBuf,
     /// Removes the folder with the last node on it.
     _folder: Option<Arc<TempDir>>,
@@ -76,6 +77,7 @@ impl Start {
         Self {
             exe: exe.into(),
             wrapper: Vec::new(),
+            env: Vec::new(),
             data: folder.path().join("data"),
             _folder: Some(Arc::new(folder)),
         }
@@ -85,6 +87,13 @@ impl Start {
     #[must_use]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// With a variable in the daemon's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -133,6 +142,7 @@ impl Start {
         command
             .env("CLOISTER_TEST_STDIN", "1")
             .stdin(Stdio::piped());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command
             .spawn()

@@ -1,6 +1,6 @@
 //! The daemon: starts the parts in order, waits for a signal, stops them in order.
 //!
-//! Start: data folder, state, token, addresses, apps, admin API, `endpoints.json`. Stop: `endpoints.json` is removed,
+//! Start: data folder, state, keys, token, addresses, apps, admin API, `endpoints.json`. Stop: `endpoints.json` is removed,
 //! the admin API takes no more requests, requests to the apps in flight are answered, logs are stored.
 
 use std::io;
@@ -13,10 +13,12 @@ use platform_control::api::{About, Api};
 use platform_control::components::Components;
 use platform_control::data_dir::{DataDir, DataDirError};
 use platform_control::engine::{Engine, Parts};
+use platform_control::keyring::{self, Keyring};
 use platform_control::logs::Logs;
+use platform_control::store::records::{Prefix, SecretRecord};
 use platform_control::store::{Records, SledStore};
 use platform_data::{DataConfig, DataPlane};
-use platform_model::Endpoints;
+use platform_model::{Endpoints, Secret};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -45,9 +47,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     kvm::check(Path::new(kvm::DEVICE))?;
     raise_file_limit();
+    forbid_core_files();
     let dir = DataDir::open(&options.data)?;
     remove_endpoints(&dir)?;
-    let store = open_store(&dir)?;
+    let records = Records::new(Arc::new(open_store(&dir)?));
+    let keyring = open_keyring(&dir, &records)?;
     let token = token::read_or_create(&dir)?;
     let admin = listen(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,7 +59,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .build();
     let runtime = runtime.map_err(part("the runtime"))?;
     let ended = runtime.block_on(async {
-        let node = Node::start(options, &dir, store, &token, admin, started).await?;
+        let state = State {
+            records,
+            keyring,
+            token,
+        };
+        let node = Node::start(options, &dir, state, admin, started).await?;
         wait_for_signal().await?;
         node.stop(&dir).await;
         Ok(())
@@ -76,6 +85,22 @@ fn open_store(dir: &DataDir) -> Result<SledStore, Failure> {
     Ok(store?)
 }
 
+/// Opens the keys of secrets. One that is missing is made only where nothing is sealed yet.
+fn open_keyring(dir: &DataDir, records: &Records) -> Result<Keyring, Failure> {
+    let variable = std::env::var(keyring::VARIABLE).ok().map(Secret::new);
+    let sealed = records.page(&Prefix::<SecretRecord>::all(), None, 1);
+    let sealed = sealed.map_err(|e| Failure::Restore(e.into()))?;
+    let any = !sealed.items.is_empty();
+    Ok(Keyring::open(dir.root(), variable.as_ref(), any)?)
+}
+
+/// What the node has when it starts.
+struct State {
+    records: Records,
+    keyring: Keyring,
+    token: String,
+}
+
 /// The parts that run.
 struct Node {
     data: DataPlane,
@@ -88,8 +113,7 @@ impl Node {
     async fn start(
         options: &Options,
         dir: &DataDir,
-        store: SledStore,
-        token: &str,
+        state: State,
         admin: TcpListener,
         started: Instant,
     ) -> Result<Self, Failure> {
@@ -101,7 +125,8 @@ impl Node {
             logs: Arc::new(logs.clone()),
         })?;
         let engine = Engine::new(Parts {
-            records: Records::new(Arc::new(store)),
+            records: state.records,
+            keyring: state.keyring,
             components: components(dir)?,
             artifacts: dir.artifacts(),
             compiler: Arc::new(CompilerProcess { exe }),
@@ -118,7 +143,7 @@ impl Node {
             started,
             requests_per_second: options.api_rate,
         };
-        let router = Api::new(engine, token, about, stop.clone()).router();
+        let router = Api::new(engine, &state.token, about, stop.clone()).router();
         let address = admin.local_addr().map_err(part("the admin API"))?;
         let admin = tokio::net::TcpListener::from_std(admin).map_err(part("the admin API"))?;
         let shutdown = stop.clone().cancelled_owned();
@@ -227,6 +252,17 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// No core files: they would have secrets in them.
+fn forbid_core_files() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "could not forbid core files");
     }
 }
 

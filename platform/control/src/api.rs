@@ -37,6 +37,7 @@ mod logs;
 mod openapi;
 mod page;
 mod rate;
+mod settings;
 mod status;
 mod tenants;
 mod tokens;
@@ -177,6 +178,39 @@ impl Api {
                 routes!(deployments::get),
             )
             .add(Access::app(Role::Read), &[], routes!(logs::read))
+            .settings()
+    }
+}
+
+impl Endpoints {
+    /// Operations of configuration and secrets. Those that change them deploy, and answer with what a deploy does.
+    fn settings(self) -> Self {
+        let invalid = [Code::SettingsInvalid];
+        let deploy = [deployments::PROBLEMS, &invalid].concat();
+        let of_secret = [&deploy[..], &[Code::SecretUnknown]].concat();
+        let key = [Code::KeyForeign, Code::SecretUnreadable];
+        self.add(Access::app(Role::Read), &[], routes!(settings::config))
+            .add(
+                Access::app(Role::Deploy),
+                &deploy,
+                routes!(settings::change_config),
+            )
+            .add(Access::app(Role::Read), &[], routes!(settings::secrets))
+            .add(
+                Access::app(Role::Deploy),
+                &deploy,
+                routes!(settings::set_secret),
+            )
+            .add(
+                Access::app(Role::Deploy),
+                &of_secret,
+                routes!(settings::delete_secret),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &key,
+                routes!(settings::rotate_key),
+            )
     }
 }
 

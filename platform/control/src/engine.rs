@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use platform_data::{RouteTable, Target, WarmError};
 use platform_model::api::DeployRequestError;
-use platform_model::{AppName, DeploymentId, Digest, TenantName};
+use platform_model::{AppName, DeploymentId, Digest, EnvError, Secret, SecretName, TenantName};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
 use self::housekeeping::Housekeeping;
 use crate::components::Components;
+use crate::keyring::Keyring;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
 use crate::store::records::{AppRecord, DeploymentRecord, Prefix};
@@ -34,14 +35,19 @@ mod expected;
 mod housekeeping;
 mod idempotency;
 mod origin;
+mod secrets;
+mod settings;
 mod tenants;
 mod tokens;
+mod upload;
 mod usage;
 
 pub use deploy::Deployed;
 pub use expected::{Expected, Unexpected};
-pub use idempotency::REMEMBERED;
+pub use idempotency::{Answer, CarriedOut, REMEMBERED};
 pub use origin::{Asked, Once, Origin};
+pub use secrets::SecretError;
+pub use settings::{Set, SettingsError};
 pub use tenants::TenantError;
 pub use tokens::{Refused, TokenError};
 pub use usage::QuotaError;
@@ -72,6 +78,15 @@ pub enum DeployError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// All variables together are not possible.
+    #[error("env: {0}")]
+    Env(#[from] EnvError),
+    /// A variable has the name of a secret.
+    #[error("env: {0} is a secret of the app: leave it out, or delete the secret")]
+    NameOfSecret(SecretName),
+    /// The values of secrets.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The tenant would have more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaError),
@@ -98,6 +113,8 @@ pub enum DeployError {
 pub struct Parts {
     /// What the node remembers.
     pub records: Records,
+    /// The keys that seal secrets.
+    pub keyring: Keyring,
     /// Uploaded components.
     pub components: Components,
     /// Folder of the compiled components.
@@ -118,6 +135,9 @@ type AppKey = (TenantName, AppName);
 /// What the node does about apps.
 pub struct Engine {
     records: Records,
+    keyring: Keyring,
+    /// Held by the one rotation of keys that is made.
+    rotating: tokio::sync::Mutex<()>,
     components: Components,
     artifacts: PathBuf,
     compiler: Arc<dyn Compiler>,
@@ -149,6 +169,8 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
             records: parts.records,
+            keyring: parts.keyring,
+            rotating: tokio::sync::Mutex::default(),
             components: parts.components,
             artifacts: parts.artifacts,
             compiler: parts.compiler,
@@ -208,17 +230,44 @@ impl Engine {
     /// cannot be made is a target all the same, without a file: the router then says that it is not ready, not that
     /// there is no such app.
     async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
-        let key = DeploymentRecord::at(&app.tenant, &app.app, app.active);
+        let (tenant, name) = (&app.tenant, &app.app);
+        let key = DeploymentRecord::at(tenant, name, app.active);
         let stored = self.ask(move |records| records.get(&key)).await?;
         let record = stored.ok_or(DeployError::RecordMissing(app.active))?.record;
-        let artifact = match self.compile(&record.digest).await {
-            Ok(artifact) => artifact,
-            Err(error) => {
-                tracing::error!(tenant = %app.tenant, app = %app.app, deployment = %app.active, %error, "app has no artifact");
-                self.artifacts.join(MISSING)
-            }
+        let versions = record.secrets.clone();
+        let secrets = self.open_secrets(tenant, name, versions).await;
+        let made = async {
+            let secrets = secrets?;
+            Ok::<_, DeployError>((secrets, self.compile(&record.digest).await?))
         };
-        Ok(Arc::new(target(record, artifact)))
+        let (secrets, artifact) = made.await.unwrap_or_else(|error| {
+            tracing::error!(%tenant, app = %name, deployment = %app.active, %error, "app cannot be served");
+            (BTreeMap::new(), self.artifacts.join(MISSING))
+        });
+        Ok(Arc::new(target(record, secrets, artifact)))
+    }
+
+    /// The deployment that answers for an app; none where there is no such app.
+    async fn active(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+    ) -> Result<Option<DeploymentRecord>, StoreError> {
+        let key = AppRecord::at(tenant, app);
+        self.ask(move |records| {
+            let Some(app) = records.get(&key)? else {
+                return Ok(None);
+            };
+            let AppRecord {
+                tenant,
+                app,
+                active,
+                ..
+            } = app.record;
+            let key = DeploymentRecord::at(&tenant, &app, active);
+            Ok(records.get(&key)?.map(|stored| stored.record))
+        })
+        .await
     }
 
     /// Who runs the apps.
@@ -345,15 +394,28 @@ impl Engine {
 /// Name of the artifact of an app that has none; no file has it.
 const MISSING: &str = "missing";
 
-/// What the data plane is told about a deployment.
-fn target(record: DeploymentRecord, artifact: PathBuf) -> Target {
+/// What the data plane is told about a deployment: its own variables come before those of the configuration.
+fn target(
+    record: DeploymentRecord,
+    secrets: BTreeMap<SecretName, Secret>,
+    artifact: PathBuf,
+) -> Target {
+    let plain = record.config.into_iter().chain(record.env);
+    let mut env: BTreeMap<_, _> = plain
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
+    env.extend(
+        secrets
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value)),
+    );
     Target {
         tenant: record.tenant,
         app: record.app,
         deployment: record.deployment,
         artifact,
         digest: record.digest,
-        env: record.env,
+        env,
         allow_hosts: record.allow_hosts,
         limits: record.limits,
     }

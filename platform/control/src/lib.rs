@@ -16,6 +16,8 @@
 //! | [`sandbox`] | the neighbours as traits: compiler and data plane |
 //! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |
 //! | [`logs`] | what components write |
+//! | [`sealing`] | values that the disk does not tell |
+//! | [`keyring`] | the keys that seal them |
 //! | [`problem`] | errors of the API, with their codes |
 //! | [`api`] | the admin API |
 
@@ -27,7 +29,9 @@ pub mod data_dir;
 pub mod engine;
 #[cfg(test)]
 mod fake;
+pub mod keyring;
 pub mod logs;
 pub mod problem;
 pub mod sandbox;
+pub mod sealing;
 pub mod store;

@@ -10,7 +10,8 @@ use http::{HeaderValue, StatusCode};
 use platform_data::WarmError;
 use platform_model::Problem;
 
-use crate::engine::{DeployError, TenantError, TokenError, Unexpected};
+use crate::engine::{DeployError, SecretError, SettingsError, TenantError, TokenError, Unexpected};
+use crate::keyring::KeyringError;
 use crate::sandbox::CompileFailure;
 use crate::store::StoreError;
 
@@ -95,6 +96,14 @@ codes! {
     TokenUnknown = NOT_FOUND, "token-not-found", "No such token";
     /// No such app.
     AppUnknown = NOT_FOUND, "app-not-found", "No such app";
+    /// Configuration or a secret is not possible.
+    SettingsInvalid = UNPROCESSABLE_ENTITY, "settings-invalid", "Invalid settings";
+    /// No such secret.
+    SecretUnknown = NOT_FOUND, "secret-not-found", "No such secret";
+    /// A secret does not open.
+    SecretUnreadable = INTERNAL_SERVER_ERROR, "secret-unreadable", "Secret cannot be opened";
+    /// The node's key is not the node's to change.
+    KeyForeign = CONFLICT, "key-from-environment", "Key comes from the environment";
     /// No such deployment.
     DeploymentUnknown = NOT_FOUND, "deployment-not-found", "No such deployment";
     /// The tenant has no such component.
@@ -189,7 +198,10 @@ impl From<DeployError> for ApiError {
     fn from(error: DeployError) -> Self {
         let detail = error.to_string();
         let code = match error {
-            DeployError::Request(_) => Code::DeployInvalid,
+            DeployError::Request(_) | DeployError::Env(_) | DeployError::NameOfSecret(_) => {
+                Code::DeployInvalid
+            }
+            DeployError::Secret(error) => return error.into(),
             DeployError::ComponentUnknown { .. } => Code::ComponentUnknown,
             DeployError::Compile(CompileFailure::Rejected { code: word, .. }) => {
                 let code = Code::ComponentRejected;
@@ -238,6 +250,41 @@ impl From<TokenError> for ApiError {
             TokenError::Quota(_) => Code::QuotaExceeded,
             TokenError::Random(_) | TokenError::Id(_) => Code::Internal,
             TokenError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SettingsError> for ApiError {
+    fn from(error: SettingsError) -> Self {
+        let code = match error {
+            SettingsError::AppUnknown(..) => Code::AppUnknown,
+            SettingsError::SecretUnknown(_) => Code::SecretUnknown,
+            SettingsError::NameOfSecret(_)
+            | SettingsError::NameOfConfig(_)
+            | SettingsError::TooMany
+            | SettingsError::Env(_) => Code::SettingsInvalid,
+            SettingsError::Quota(_) => Code::QuotaExceeded,
+            SettingsError::Unexpected(error) => return error.into(),
+            SettingsError::Tenant(error) => return error.into(),
+            SettingsError::Secret(error) => return error.into(),
+            SettingsError::Deploy(error) => return error.into(),
+            SettingsError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SecretError> for ApiError {
+    fn from(error: SecretError) -> Self {
+        let code = match error {
+            SecretError::ZeroByte(_) => Code::SettingsInvalid,
+            SecretError::Value { .. } | SecretError::Gone(..) | SecretError::Answer(_) => {
+                Code::SecretUnreadable
+            }
+            SecretError::Keyring(KeyringError::Foreign) => Code::KeyForeign,
+            SecretError::Keyring(_) => Code::StoreFailed,
+            SecretError::Store(error) => return error.into(),
         };
         Self::new(code, error.to_string())
     }

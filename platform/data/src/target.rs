@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, TenantName};
+use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, Secret, TenantName};
 
 /// One deployment as the data plane serves it. Immutable: a change is another deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Target {
     pub artifact: PathBuf,
     /// The component that the artifact was made of; only reported.
     pub digest: Digest,
-    /// The component's environment.
-    pub env: BTreeMap<String, String>,
+    /// The component's environment. Any of the values may be a secret, so none is shown.
+    pub env: BTreeMap<String, Secret>,
     /// The hosts that it may call.
     pub allow_hosts: Vec<AllowHost>,
     /// What its requests and its VM may use.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     AllowHost, AppName, DeploymentId, Digest, EnvError, LimitError, Limits, Policy, QuotaChanges,
-    Quotas, TenantName,
+    Quotas, SecretName, TenantName,
 };
 
 /// Most entries that a deployment's list of allowed hosts may have.
@@ -125,8 +125,12 @@ pub struct Deployment {
     pub created_at: OffsetDateTime,
     /// Whether it is the one that answers requests.
     pub active: bool,
-    /// Names of its environment variables. The values are not given back: they may be secrets.
+    /// Names of its environment variables, those of the app's configuration among them. The values are not given back: they
+    /// may be secrets.
     pub env: Vec<String>,
+    /// Versions of its secrets, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, u64>,
     /// Hosts that it may call.
     pub allow_hosts: Vec<AllowHost>,
     /// Its limits.
@@ -162,7 +166,8 @@ pub enum DeployRequestError {
 pub struct DeployRequest {
     /// A component that this tenant has uploaded.
     pub digest: Digest,
-    /// Environment variables. None by default.
+    /// Environment variables of this deployment, besides those of the app's configuration, and before them where both have one
+    /// of a name. None by default.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Hosts that the component may call. None by default.

@@ -21,6 +21,7 @@
 //! | [`limits`] | what a request and a VM may use |
 //! | [`quotas`] | what a tenant may have in all |
 //! | [`api`] | tenants, apps, deployments as the admin API gives them |
+//! | [`settings`] | configuration and secrets of an app |
 //! | [`secret`] | a text that is not to be shown |
 //! | [`token`] | tokens of the API |
 //! | [`status`] | what the node is doing: VMs and workers |
@@ -47,6 +48,7 @@ pub mod quotas;
 pub mod route;
 mod schema;
 pub mod secret;
+pub mod settings;
 pub mod status;
 pub mod token;
 pub mod traffic;
@@ -68,6 +70,10 @@ pub use problem::Problem;
 pub use quotas::{QuotaChanges, QuotaRangeError, Quotas};
 pub use route::{PathPrefix, Redirect, RouteError};
 pub use secret::Secret;
+pub use settings::{
+    Config, ConfigChanged, ConfigChanges, KeyRotated, SecretChanged, SecretInfo, SecretName,
+    SecretNameError, SecretRequest,
+};
 pub use status::{Status, VmState, VmStatus, WorkerStatus};
 pub use token::{
     CreatedToken, Token, TokenId, TokenIdError, TokenRequest, TokenRequestError, Whoami,

@@ -1,5 +1,7 @@
 //! Deployments.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderName, StatusCode};
@@ -26,6 +28,7 @@ pub(super) const PROBLEMS: &[Code] = &[
     Code::StartTimeout,
     Code::VmUnavailable,
     Code::QuotaExceeded,
+    Code::SecretUnreadable,
     Code::DeployConflict,
     Code::Stopping,
 ];
@@ -107,9 +110,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Deployment>), ApiError> {
     let deployed = api.engine.deploy(origin, tenant, app, request).await?;
     let timing = [(SERVER_TIMING, server_timing(&deployed))];
-    let active = deployed.record.deployment;
-    let deployment = api.deployment_of(deployed.record, active);
-    Ok((StatusCode::CREATED, timing, Json(deployment)))
+    Ok((StatusCode::CREATED, timing, Json(api.deployed(deployed))))
 }
 
 /// The steps of a deploy, as the header has them.
@@ -125,7 +126,15 @@ fn server_timing(deployed: &Deployed) -> String {
 }
 
 impl Api {
+    /// A deployment that has just been made, and answers.
+    pub(super) fn deployed(&self, deployed: Deployed) -> Deployment {
+        let active = deployed.record.deployment;
+        self.deployment_of(deployed.record, active)
+    }
+
     fn deployment_of(&self, record: DeploymentRecord, active: DeploymentId) -> Deployment {
+        let names = record.env.into_keys().chain(record.config.into_keys());
+        let names: BTreeSet<_> = names.collect();
         Deployment {
             url: self.engine.url(&record.tenant, &record.app),
             tenant: record.tenant,
@@ -134,7 +143,8 @@ impl Api {
             digest: record.digest,
             created_at: record.created_at,
             active: record.deployment == active,
-            env: record.env.into_keys().collect(),
+            env: names.into_iter().collect(),
+            secrets: record.secrets,
             allow_hosts: record.allow_hosts,
             limits: record.limits,
         }

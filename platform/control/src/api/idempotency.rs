@@ -16,9 +16,9 @@ use sha2::{Digest as _, Sha256};
 use super::Api;
 use super::auth::Principal;
 use super::input::body_of;
-use crate::engine::{Once, Origin};
+use crate::engine::{Answer, Once, Origin};
 use crate::problem::{ApiError, Code};
-use crate::store::records::{Answer, OnceKey};
+use crate::store::records::OnceKey;
 
 /// The header of a request.
 pub(super) const KEY: &str = "idempotency-key";
@@ -134,7 +134,7 @@ pub(super) async fn turn(api: &Api, once: &Once) -> Result<Turn, ApiError> {
         let detail = format!(
             "the request with this idempotency-key was carried out at {}, and the node ended before it had answered: \
              ask for what it made",
-            record.done_at
+            record.at
         );
         return Err(ApiError::new(Code::IdempotencyAnswerLost, detail));
     };
@@ -180,7 +180,7 @@ pub(super) async fn remember(api: &Api, origin: &Origin, response: Response) -> 
         let kind = platform_model::problem::CONTENT_TYPE.to_owned();
         answer.headers = vec![("content-type".to_owned(), kind)];
     }
-    if let Err(error) = api.engine.remember_answer(origin, answer).await {
+    if let Err(error) = api.engine.remember_answer(origin, &answer).await {
         tracing::error!(%error, "an answer could not be remembered");
     }
     Response::from_parts(parts, Body::from(body))

@@ -111,22 +111,43 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonOf<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        if let Some(kind) = request.headers().get(CONTENT_TYPE) {
-            let kind = kind.to_str().unwrap_or_default();
-            let essence = kind.split(';').next().unwrap_or_default().trim();
-            if !essence.eq_ignore_ascii_case("application/json") {
-                let detail = format!("the body is {kind:?}: send application/json");
-                return Err(ApiError::new(Code::TypeUnsupported, detail));
-            }
-        }
-        let body = body_of(request.into_body()).await?;
+        let body = json_of(request).await?;
         serde_json::from_slice(&body).map(Self).map_err(|e| {
-            ApiError::new(
-                Code::JsonInvalid,
-                format!("the body is not what is expected: {e}"),
-            )
+            let detail = format!("the body is not what is expected: {e}");
+            ApiError::new(Code::JsonInvalid, detail)
         })
     }
+}
+
+/// The body as JSON that may have a secret in it: what is wrong with it is told without quoting it.
+pub(super) struct UnquotedJsonOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for UnquotedJsonOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = json_of(request).await?;
+        serde_json::from_slice(&body).map(Self).map_err(|e| {
+            let (line, column) = (e.line(), e.column());
+            let detail = format!(
+                "the body is not what is expected, at line {line}, column {column}: see openapi.json"
+            );
+            ApiError::new(Code::JsonInvalid, detail)
+        })
+    }
+}
+
+/// The body of a request that has JSON.
+async fn json_of(request: Request) -> Result<Bytes, ApiError> {
+    if let Some(kind) = request.headers().get(CONTENT_TYPE) {
+        let kind = kind.to_str().unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let detail = format!("the body is {kind:?}: send application/json");
+            return Err(ApiError::new(Code::TypeUnsupported, detail));
+        }
+    }
+    body_of(request.into_body()).await
 }
 
 /// All of a body that may be JSON.

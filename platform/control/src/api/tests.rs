@@ -18,13 +18,14 @@ mod describe;
 mod once;
 mod pages;
 mod quotas;
+mod settings;
 mod tokens;
 
 const TOKEN: &str = "0123456789abcdef";
 
 /// A node's API on a fresh folder.
 struct Client {
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
     node: Node,
     api: Api,
     router: Router,
@@ -39,7 +40,20 @@ impl Client {
     /// With so many requests in a second for each token.
     async fn limited(requests_per_second: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let node = Node::start(folder.path()).await;
+        let client = Self::of(folder.path(), requests_per_second).await;
+        Self {
+            _folder: Some(folder),
+            ..client
+        }
+    }
+
+    /// On this folder.
+    async fn on(folder: &std::path::Path) -> Self {
+        Self::of(folder, 0).await
+    }
+
+    async fn of(folder: &std::path::Path, requests_per_second: u32) -> Self {
+        let node = Node::start(folder).await;
         let about = About {
             version: "1.2.3",
             wasmtime: "48",
@@ -50,7 +64,7 @@ impl Client {
         let api = Api::new(Arc::clone(&node.engine), TOKEN, about, stop.clone());
         let router = api.clone().router();
         Self {
-            _folder: folder,
+            _folder: None,
             node,
             api,
             router,

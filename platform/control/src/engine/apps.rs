@@ -5,7 +5,9 @@ use platform_model::{AppName, TenantName};
 use super::usage::{self, Cost};
 use super::{DeployError, Engine, Origin, lock};
 use crate::store::Change;
-use crate::store::records::{AppRecord, DeploymentRecord, LastRecord};
+use crate::store::records::{
+    AppRecord, DeploymentRecord, LastRecord, SecretRecord, SettingsRecord,
+};
 
 impl Engine {
     /// Deletes an app with its deployments and its log; tells whether it was there.
@@ -34,25 +36,33 @@ impl Engine {
     }
 }
 
-/// Deletes an app with its deployments. Its last number stays.
+/// Deletes an app with its deployments and its settings. Its last number stays.
 fn delete(
     change: &mut Change<'_>,
     tenant: &TenantName,
     app: &AppName,
 ) -> Result<bool, DeployError> {
-    let Some(record) = change.get(&AppRecord::at(tenant, app))? else {
+    let record = change.get(&AppRecord::at(tenant, app))?;
+    let settings = change.get(&SettingsRecord::at(tenant, app))?;
+    if record.is_none() && settings.is_none() {
         return Ok(false);
-    };
-    change.put(&LastRecord {
-        tenant: tenant.clone(),
-        app: app.clone(),
-        last: record.last,
-    })?;
+    }
+    let mut deployments = 0;
+    if let Some(record) = record {
+        change.put(&LastRecord {
+            tenant: tenant.clone(),
+            app: app.clone(),
+            last: record.last,
+        })?;
+        deployments = record.deployments;
+    }
     change.delete(&AppRecord::at(tenant, app));
+    change.delete(&SettingsRecord::at(tenant, app));
     change.delete_all(&DeploymentRecord::of(tenant, app));
+    change.delete_all(&SecretRecord::of(tenant, app));
     let cost = Cost {
         apps: -1,
-        deployments: -i64::try_from(record.deployments).unwrap_or(i64::MAX),
+        deployments: -i64::try_from(deployments).unwrap_or(i64::MAX),
         ..Cost::default()
     };
     usage::charge::<DeployError>(change, tenant, cost)?;

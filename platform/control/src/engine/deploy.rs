@@ -1,21 +1,23 @@
-//! One deploy, from the request to the switch; and the upload that comes before it.
+//! One deploy, from what is wanted to the switch.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platform_data::Target;
-use platform_model::{AppName, ComponentUpload, DeployRequest, DeploymentId, Digest, TenantName};
+use platform_model::{
+    AllowHost, AppName, DeployRequest, DeploymentId, Digest, Limits, Secret, SecretName, TenantName,
+};
 use time::OffsetDateTime;
 
 use super::usage::{self, Cost, bytes};
 use super::{DeployError, Engine, Origin, describe, lock, target, tenants};
-use crate::components::Upload;
 use crate::sandbox::CompileFailure;
 use crate::store::records::{
-    AppRecord, ComponentRecord, DeploymentRecord, LastRecord, Record as _,
+    AppRecord, ComponentRecord, DeploymentRecord, LastRecord, SettingsRecord,
 };
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Records, StoreError};
 
 /// A deployment that was made, and what it took.
 #[derive(Debug, Clone)]
@@ -28,6 +30,22 @@ pub struct Deployed {
     pub boot: Duration,
     /// Time until it was stored for good.
     pub store: Duration,
+}
+
+/// What a deployment is to be made of.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) tenant: TenantName,
+    pub(super) app: AppName,
+    pub(super) digest: Digest,
+    /// Its own variables.
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) allow_hosts: Vec<AllowHost>,
+    pub(super) limits: Limits,
+    /// What the app is set to.
+    pub(super) settings: SettingsRecord,
+    /// The values of the app's secrets.
+    pub(super) secrets: BTreeMap<SecretName, Secret>,
 }
 
 /// Stops the VM of a deploy that does not end in a commit, however it ends.
@@ -45,48 +63,6 @@ impl Drop for Warming<'_> {
 }
 
 impl Engine {
-    /// Begins the upload of a component.
-    ///
-    /// # Errors
-    /// When no file can be made.
-    pub async fn upload(&self) -> Result<Upload, DeployError> {
-        Ok(self.components.upload().await?)
-    }
-
-    /// Ends the upload of a component: the tenant may deploy it from now on. A component that no deployment uses is
-    /// kept until the node starts again.
-    ///
-    /// # Errors
-    /// When it cannot be stored.
-    pub async fn uploaded(
-        &self,
-        origin: &Origin,
-        tenant: &TenantName,
-        upload: Upload,
-    ) -> Result<ComponentUpload, DeployError> {
-        let files = self.files.read().await;
-        let (digest, size) = upload.finish(&self.components).await?;
-        let record = ComponentRecord {
-            tenant: tenant.clone(),
-            digest,
-            size,
-            artifact_bytes: 0,
-            uploaded_at: OffsetDateTime::now_utc(),
-        };
-        let creates = origin.creates_tenants();
-        let stored = self
-            .change(origin, move |change| {
-                put_component(change, &record, creates)
-            })
-            .await;
-        drop(files);
-        if stored.is_err() {
-            // The file has no record: it goes, unless the component was there before.
-            self.collect_later().await;
-        }
-        stored.map(|()| ComponentUpload { digest, size })
-    }
-
     /// Deploys a component as the next deployment of an app, which answers from now on.
     ///
     /// It runs to its end even where the caller does not wait for it.
@@ -117,31 +93,58 @@ impl Engine {
     ) -> Result<Deployed, DeployError> {
         let key = (tenant.clone(), app.clone());
         let _turn = self.turn(&key).await;
-        let _files = self.files.read().await;
         self.check_component(&tenant, request.digest).await?;
-        self.check_quotas(&tenant, &app, &request).await?;
-        let began = Instant::now();
-        let artifact = self.compile(&request.digest).await?;
-        let artifact_bytes = tokio::fs::metadata(&artifact).await?.len();
-        let compile = began.elapsed();
-        let (t, a) = key.clone();
-        let number = self
-            .with_records::<_, StoreError, _>(move |records| {
-                let next = records.change(|change| next_number(change, &t, &a))?;
-                Ok(next.0)
-            })
+        let settings = self.settings_of(&tenant, &app).await?;
+        let secrets = self
+            .open_secrets(&tenant, &app, settings.versions())
             .await?;
-        let record = DeploymentRecord {
+        let wanted = Wanted {
             tenant,
             app,
-            deployment: number,
             digest: request.digest,
             env: request.env,
             allow_hosts: request.allow_hosts,
             limits: request.limits,
+            settings,
+            secrets,
+        };
+        self.roll_out(origin, wanted, |_| Ok(())).await
+    }
+
+    /// Compiles, warms, commits and publishes a deployment. The caller has the turn of its app. What `also` plans is made in
+    /// the same commit.
+    pub(super) async fn roll_out<F>(
+        &self,
+        origin: &Origin,
+        wanted: Wanted,
+        mut also: F,
+    ) -> Result<Deployed, DeployError>
+    where
+        F: FnMut(&mut Change<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let _files = self.files.read().await;
+        self.check_environment(&wanted)?;
+        self.check_quotas(&wanted).await?;
+        let began = Instant::now();
+        let artifact = self.compile(&wanted.digest).await?;
+        let artifact_bytes = tokio::fs::metadata(&artifact).await?.len();
+        let compile = began.elapsed();
+        let key = (wanted.tenant.clone(), wanted.app.clone());
+        let (t, a) = key.clone();
+        let next = move |records: &Records| next_number(records, &t, &a);
+        let record = DeploymentRecord {
+            deployment: self.ask(next).await?,
+            tenant: wanted.tenant,
+            app: wanted.app,
+            digest: wanted.digest,
+            env: wanted.env,
+            config: wanted.settings.values.clone(),
+            secrets: wanted.settings.versions(),
+            allow_hosts: wanted.allow_hosts,
+            limits: wanted.limits,
             created_at: OffsetDateTime::now_utc(),
         };
-        let target = Arc::new(target(record.clone(), artifact));
+        let target = Arc::new(target(record.clone(), wanted.secrets, artifact));
         let mut warming = Warming {
             engine: self,
             target: Some(Arc::clone(&target)),
@@ -149,13 +152,16 @@ impl Engine {
         let report = self.sandboxes.warm(Arc::clone(&target)).await?;
         let commit = record.clone();
         let began = Instant::now();
-        let put = move |change: &mut Change<'_>| put_deployment(change, &commit, artifact_bytes);
+        let put = move |change: &mut Change<'_>| {
+            also(change)?;
+            put_deployment(change, &commit, artifact_bytes)
+        };
         self.change(origin, put).await?;
         let store = began.elapsed();
         warming.target = None;
         lock(&self.served).insert(key, target);
         self.publish();
-        let name = describe(&record.tenant, &record.app, number);
+        let name = describe(&record.tenant, &record.app, record.deployment);
         tracing::info!(deployment = %name, digest = %record.digest, ready = ?report.ready, "deployed");
         Ok(Deployed {
             record,
@@ -182,19 +188,32 @@ impl Engine {
         })
     }
 
+    /// Whether all variables together are possible.
+    fn check_environment(&self, wanted: &Wanted) -> Result<(), DeployError> {
+        let secrets = &wanted.settings.secrets;
+        if let Some(name) = secrets
+            .keys()
+            .find(|name| wanted.env.contains_key(name.as_str()))
+        {
+            return Err(DeployError::NameOfSecret(name.clone()));
+        }
+        let mut all = wanted.settings.values.clone();
+        all.extend(wanted.env.clone());
+        let sealed = secrets.iter();
+        let sealed = sealed.map(|(name, head)| name.as_str().len() as u64 + head.bytes + 2);
+        platform_model::env::check_with(&all, sealed.sum())?;
+        Ok(())
+    }
+
     /// Whether the tenant may have another deployment like this.
-    async fn check_quotas(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-        request: &DeployRequest,
-    ) -> Result<(), DeployError> {
-        let (tenant, app) = (tenant.clone(), app.clone());
-        let memory = request.limits.vm_memory_bytes;
+    async fn check_quotas(&self, wanted: &Wanted) -> Result<(), DeployError> {
+        let (tenant, app) = (wanted.tenant.clone(), wanted.app.clone());
+        let memory = wanted.limits.vm_memory_bytes;
         self.with_records(move |records| {
-            let new = records.get(&AppRecord::at(&tenant, &app))?.is_none();
+            let known = records.get(&AppRecord::at(&tenant, &app))?.is_some()
+                || records.get(&SettingsRecord::at(&tenant, &app))?.is_some();
             let cost = Cost {
-                apps: new.into(),
+                apps: (!known).into(),
                 deployments: 1,
                 ..Cost::default()
             };
@@ -218,33 +237,17 @@ impl Engine {
     }
 }
 
-/// Writes the record of a component that was uploaded. One that was there before keeps what it costs.
-fn put_component(
-    change: &mut Change<'_>,
-    component: &ComponentRecord,
-    creates: bool,
-) -> Result<(), DeployError> {
-    tenants::need(change, &component.tenant, component.uploaded_at, creates)?;
-    let before = change.get(&component.key())?;
-    let artifact_bytes = before.as_ref().map_or(0, |before| before.artifact_bytes);
-    let cost = Cost {
-        disk_bytes: if before.is_some() {
-            0
-        } else {
-            bytes(component.size)
-        },
-        ..Cost::default()
-    };
-    usage::charge::<DeployError>(change, &component.tenant, cost)?;
-    change.put(&ComponentRecord {
-        artifact_bytes,
-        ..component.clone()
-    })?;
-    Ok(())
-}
-
 /// The number that the next deployment of an app gets.
 fn next_number(
+    records: &Records,
+    tenant: &TenantName,
+    app: &AppName,
+) -> Result<DeploymentId, StoreError> {
+    let next = records.change(|change| number_after(change, tenant, app))?;
+    Ok(next.0)
+}
+
+fn number_after(
     change: &mut Change<'_>,
     tenant: &TenantName,
     app: &AppName,
@@ -259,22 +262,23 @@ fn next_number(
     Ok(DeploymentId(last.0 + 1))
 }
 
-/// Writes a deployment whose number is the next of its app, and makes it the one that answers. Tenant and app are created
-/// where they are not there.
+/// Writes a deployment whose number is the next of its app, and makes it the one that answers. The app is created where it is
+/// not there.
 fn put_deployment(
     change: &mut Change<'_>,
     deployment: &DeploymentRecord,
     artifact_bytes: u64,
 ) -> Result<(), DeployError> {
     let (tenant, app) = (&deployment.tenant, &deployment.app);
-    if deployment.deployment != next_number(change, tenant, app)? {
+    if deployment.deployment != number_after(change, tenant, app)? {
         return Err(DeployError::NumberTaken(deployment.deployment));
     }
     // The tenant of a component that was uploaded is there; the default one at the latest now.
     tenants::need(change, tenant, deployment.created_at, false)?;
     let before = change.get(&AppRecord::at(tenant, app))?;
+    let known = before.is_some() || change.get(&SettingsRecord::at(tenant, app))?.is_some();
     let mut cost = Cost {
-        apps: before.is_none().into(),
+        apps: (!known).into(),
         deployments: 1,
         ..Cost::default()
     };

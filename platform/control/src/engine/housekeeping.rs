@@ -53,6 +53,9 @@ impl Housekeeping {
 impl Engine {
     /// Keeps what is remembered within bounds, until `stop` is cancelled.
     pub async fn keep_house(self: Arc<Self>, stop: CancellationToken) {
+        if let Err(error) = self.end_rotation().await {
+            tracing::error!(%error, "values that are sealed with an older key could not be sealed anew");
+        }
         loop {
             if let Err(error) = self.with_records(|records| tidy(records, &BOUNDS)).await {
                 tracing::warn!(%error, "could not tidy up the store");

@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 
 use super::{Engine, Expected, Origin, Unexpected};
 use crate::store::records::{
-    AppRecord, ComponentRecord, IdempotencyRecord, Stored, TenantAuditRecord, TenantRecord,
-    TokenRecord, UsageRecord,
+    AppRecord, ComponentRecord, IdempotencyRecord, SettingsRecord, Stored, TenantAuditRecord,
+    TenantRecord, TokenRecord, UsageRecord,
 };
 use crate::store::{Change, Records, StoreError};
 
@@ -151,6 +151,7 @@ fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<(), TenantErro
         return Err(TenantError::NotEmpty(apps));
     }
     change.require_empty(&AppRecord::of(tenant));
+    change.require_empty(&SettingsRecord::of(tenant));
     change.delete(&TenantRecord::at(tenant));
     change.delete(&UsageRecord::at(tenant));
     change.delete_all(&TokenRecord::of(Some(tenant)));

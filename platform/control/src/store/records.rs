@@ -12,6 +12,8 @@
 //! | `app/T/A` | [`AppRecord`] |
 //! | `deployment/T/A/NUMBER` | [`DeploymentRecord`] |
 //! | `last/T/A` | [`LastRecord`] |
+//! | `settings/T/A` | [`SettingsRecord`] |
+//! | `secret/T/A/NAME/VERSION` | [`SecretRecord`] |
 //! | `token/T/ID` | [`TokenRecord`] |
 //! | `audit/PLACE` | [`AuditRecord`] |
 //! | `tenant-audit/T/PLACE` | [`TenantAuditRecord`] |
@@ -33,6 +35,7 @@ mod component;
 mod deployment;
 mod format1;
 mod idempotency;
+mod settings;
 mod tenant;
 mod token;
 mod usage;
@@ -42,7 +45,8 @@ pub use audit::{AuditId, AuditRecord, TenantAuditRecord};
 pub use change::Change;
 pub use component::ComponentRecord;
 pub use deployment::DeploymentRecord;
-pub use idempotency::{Answer, IdempotencyRecord, OnceKey};
+pub use idempotency::{IdempotencyRecord, OnceKey};
+pub use settings::{SecretHead, SecretRecord, SettingsRecord};
 pub use tenant::TenantRecord;
 pub use token::TokenRecord;
 pub use usage::UsageRecord;
@@ -288,6 +292,8 @@ const KINDS: &[(&str, Reads)] = &[
     (AppRecord::KIND, reads::<AppRecord>),
     (DeploymentRecord::KIND, reads::<DeploymentRecord>),
     (LastRecord::KIND, reads::<LastRecord>),
+    (SettingsRecord::KIND, reads::<SettingsRecord>),
+    (SecretRecord::KIND, reads::<SecretRecord>),
     (TokenRecord::KIND, reads::<TokenRecord>),
     (AuditRecord::KIND, reads::<AuditRecord>),
     (TenantAuditRecord::KIND, reads::<TenantAuditRecord>),

@@ -363,7 +363,11 @@ fn encode(target: &Target) -> Vec<u8> {
         scratch_bytes: limits.scratch_bytes,
     };
     let mut bytes = Vec::new();
-    config::Config::write(&mut bytes, &limits, target.env.iter());
+    let env = target
+        .env
+        .iter()
+        .map(|(name, value)| (name, value.expose()));
+    config::Config::write(&mut bytes, &limits, env);
     bytes
 }
 

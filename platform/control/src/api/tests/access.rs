@@ -39,6 +39,12 @@ const TABLE: &[(&str, &str)] = &[
     ("create_deployment", "3  +  +       3  +  +       3  +  +      4           4             4"),
     ("get_deployment",    "+  +  +       +  +  +       +  +  +      4           4             4"),
     ("read_logs",         "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("get_config",        "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("change_config",     "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("list_secrets",      "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("set_secret",        "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("delete_secret",     "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("rotate_secret_key", "3  3  +       3  3  3       3  3  3      3           3             3"),
 ];
 
 /// The tokens of a row, in its order.
@@ -87,6 +93,9 @@ impl World {
         let path = "/v1/tenants/acme/apps/shop/deployments";
         let body = json!({"digest": digest}).to_string();
         assert_eq!(client.call("POST", path, body).await.0, 201);
+        let path = "/v1/tenants/acme/apps/shop/secrets/PASSWORD";
+        let body = json!({"value": "x"}).to_string();
+        assert_eq!(client.call("PUT", path, body).await.0, 200);
         let mut tokens = Vec::new();
         for (tenant, app, role) in KINDS {
             let path = match tenant {
@@ -133,10 +142,13 @@ impl World {
             .replace("{tenant}", "acme")
             .replace("{app}", "shop")
             .replace("{deployment}", "1")
+            .replace("{secret}", "PASSWORD")
             .replace("{token}", &self.spare[usize::from(of_tenant)]);
         let body = match id {
             "create_deployment" => json!({"digest": self.digest}).to_string(),
             "create_token" | "create_node_token" => json!({"role": "read"}).to_string(),
+            "change_config" => json!({"values": {"A": "b"}}).to_string(),
+            "set_secret" => json!({"value": "x"}).to_string(),
             "change_tenant" => json!({"quotas": {"apps": 7}}).to_string(),
             "upload_component" => "one".to_owned(),
             _ => String::new(),

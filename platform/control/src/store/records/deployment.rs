@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, TenantName};
+use platform_model::{AllowHost, AppName, DeploymentId, Digest, Limits, SecretName, TenantName};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -19,8 +19,14 @@ pub struct DeploymentRecord {
     pub deployment: DeploymentId,
     /// Its component.
     pub digest: Digest,
-    /// Its environment variables.
+    /// Its own environment variables.
     pub env: BTreeMap<String, String>,
+    /// The configuration of the app when it was made: variables that it has besides its own.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Versions of the app's secrets when it was made, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, u64>,
     /// Hosts that it may call.
     pub allow_hosts: Vec<AllowHost>,
     /// Its limits.

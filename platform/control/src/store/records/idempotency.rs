@@ -1,12 +1,11 @@
 //! Requests that came with an `Idempotency-Key` and were carried out: asked again with the key, they are not again.
 
-use std::fmt;
-
 use platform_model::TenantName;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Key, Prefix, Record};
+use crate::sealing::Sealed;
 
 /// First part of the keys of tokens that are of no tenant; no tenant has such a name.
 const NODE: &str = "-";
@@ -22,24 +21,6 @@ pub struct OnceKey {
     pub key: String,
 }
 
-/// What was answered.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// Header fields, by name.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: String,
-}
-
-impl fmt::Debug for Answer {
-    /// Without the body, which may have a secret in it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes)", self.status, self.body.len())
-    }
-}
-
 /// A request that was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
@@ -50,8 +31,8 @@ pub struct IdempotencyRecord {
     /// When it was carried out.
     #[serde(with = "time::serde::rfc3339")]
     pub done_at: OffsetDateTime,
-    /// What was answered. None where the node ended between the change and the answer.
-    pub answer: Option<Answer>,
+    /// What was answered, sealed: it may have a token in it. None where the node ended between the change and the answer.
+    pub answer: Option<Sealed>,
 }
 
 impl IdempotencyRecord {

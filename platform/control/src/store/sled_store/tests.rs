@@ -25,6 +25,8 @@ fn record(tenant: &str, app: &str, number: u64) -> DeploymentRecord {
         deployment: DeploymentId(number),
         digest: Digest::from_sha256([7; 32]),
         env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        config: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         allow_hosts: vec!["example.com:443".parse().unwrap()],
         limits: Limits::default(),
         created_at: now(),
