@@ -44,9 +44,11 @@ mod usage;
 
 pub use deploy::Deployed;
 pub use expected::{Expected, Unexpected};
+pub(crate) use idempotency::opens as answer_opens;
 pub use idempotency::{Answer, CarriedOut, REMEMBERED};
 pub use origin::{Asked, Once, Origin};
 pub use secrets::SecretError;
+pub(crate) use secrets::open as open_secret;
 pub use settings::{Set, SettingsError};
 pub use tenants::TenantError;
 pub use tokens::{Refused, TokenError};

@@ -18,12 +18,14 @@
 //! | [`logs`] | what components write |
 //! | [`sealing`] | values that the disk does not tell |
 //! | [`keyring`] | the keys that seal them |
+//! | [`check`] | whether a data folder is in itself as it should be |
 //! | [`problem`] | errors of the API, with their codes |
 //! | [`api`] | the admin API |
 
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod check;
 pub mod components;
 pub mod data_dir;
 pub mod engine;

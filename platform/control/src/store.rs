@@ -11,17 +11,26 @@
 //! power going away.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 mod manifest;
 pub mod records;
 mod sled_store;
 mod transaction;
 
-pub use manifest::OpenError;
+pub use manifest::{FORMAT, OpenError};
 pub use records::{Change, Records};
 pub use sled_store::SledStore;
 pub use transaction::{MAX_OPERATIONS, Operation, Precondition, Transaction};
+
+/// The format of the state in a folder, as it says it itself; none where there is none.
+///
+/// # Errors
+/// When it cannot be read, or is newer than this version knows.
+pub fn format_of(folder: &Path) -> Result<Option<u32>, OpenError> {
+    let manifest = manifest::Manifest::read(folder)?;
+    Ok(manifest.map(|manifest| manifest.format))
+}
 
 /// When a value was written: the number of the write, which counts up over the whole store. A later write has a higher
 /// one. It is the ETag of what the API gives.

@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Tenants,
     /// Show what the node is doing: its VMs and workers
     Status,
-    /// Check whether this host can run a node, and say what to do where it cannot
+    /// Check whether this host can run a node, or whether the data of one is as it should be
     Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(
@@ -165,9 +165,12 @@ pub(crate) struct QuickstartArgs {
 /// `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The folder where a node would keep its data
+    /// The folder where a node would keep its data, or has it
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) data: PathBuf,
+    /// Check the data of a node that does not run, instead of the host: every record, component and sealed value
+    #[arg(long)]
+    pub(crate) store: bool,
 }
 
 /// Reads `NAME=VALUE`, or `NAME` for a variable of this process.

@@ -109,6 +109,13 @@ fn place(once: &OnceKey) -> [&str; 4] {
     ["answer", tenant, &once.who, &once.key]
 }
 
+/// Whether the answer of a request, where it has one, opens.
+pub(crate) fn opens(keys: &Keys, record: &IdempotencyRecord) -> bool {
+    let place = place(&record.once);
+    let answer = record.answer.as_ref();
+    answer.is_none_or(|sealed| keys.open(Place(&place), sealed).is_ok())
+}
+
 /// The record with its answer under the current key; none where it is, or there is no answer, or it does not open.
 pub(super) fn reseal(
     keys: &Keys,
