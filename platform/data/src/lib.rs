@@ -14,10 +14,11 @@
 //! # Map
 //! | module | what |
 //! |---|---|
-//! | `target`, `plane`, `log_sink` | what the control plane and the daemon call |
+//! | `target`, `routes`, `plane`, `log_sink` | what the control plane and the daemon call |
 //! | `router` | connections, HTTP's rules, the way of one request |
 //! | `link` | the rings to one VM and the exchanges on them |
 //! | `pool` | deployments and their VMs, worker processes |
+//! | `usage` | what deployments, apps and tenants take, counted against policies |
 //! | `egress` | requests that guests send out |
 //!
 //! [`link`]: self
@@ -29,9 +30,14 @@ mod log_sink;
 mod plane;
 mod pool;
 mod router;
+mod routes;
 mod sync;
 mod target;
+mod usage;
 
 pub use log_sink::{LogRecord, LogSink, NoLogs};
-pub use plane::{DataConfig, DataPlane, DataStatus, StartError, WarmError, WarmReport};
-pub use target::{RouteTable, Target};
+pub use plane::{
+    DataConfig, DataPlane, DataStatus, Outcomes, ProbeError, StartError, WarmError, WarmReport,
+};
+pub use routes::{Backend, Destination, HostRoutes, Hsts, PathRoute, RouteTable};
+pub use target::Target;

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use platform_model::{VmStatus, WorkerStatus};
 
 use crate::egress::Egress;
 use crate::pool::Pool;
 use crate::router::server::Server;
-use crate::router::service::Service;
+use crate::router::service::{self, Service};
 use crate::router::table::Table;
 use crate::{LogSink, RouteTable, Target};
-
-/// Header fields that any head may have, so that a request to no app at all is told so.
-const MIN_FIELDS: usize = 100;
 
 /// How the data plane is started.
 #[derive(Clone)]
@@ -70,6 +68,26 @@ pub enum WarmError {
     Stopped,
 }
 
+/// A target did not answer a probe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// It failed; the text says how.
+    #[error("the component did not answer: {0}")]
+    Failed(String),
+    /// It took too long.
+    #[error("the component did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+/// How the requests of a target ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Requests that were handed to it.
+    pub requests: u64,
+    /// Those that were answered with a status from 500 on, by it or for it, or cut off.
+    pub errors: u64,
+}
+
 /// What the data plane is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataStatus {
@@ -107,7 +125,7 @@ impl DataPlane {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let pool = Pool::new(config.worker, config.logs, Arc::new(Egress::default()));
-        let service = Arc::new(Service::new());
+        let service = Arc::new(Service::new(None));
         let server = Arc::new(Server::new(Arc::clone(&service)));
         tokio::spawn(Arc::clone(&server).accept(listener));
         Ok(Self {
@@ -139,6 +157,45 @@ impl DataPlane {
         warmed
     }
 
+    /// Asks a target that was warmed or published for `path` with a GET, through its VM and past the route table, and
+    /// waits for the whole answer; its status.
+    ///
+    /// # Errors
+    /// When there is no answer of the component's within `time`, or it is cut off.
+    pub async fn probe(
+        &self,
+        target: &Arc<Target>,
+        path: &str,
+        time: Duration,
+    ) -> Result<u16, ProbeError> {
+        let deployment = self.inner.pool.deployment(target, false);
+        let asked = async {
+            let answer = service::probe(&deployment, path).await;
+            let answer = answer.map_err(|reject| ProbeError::Failed(reject.problem("").detail))?;
+            let status = answer.status().as_u16();
+            let mut body = answer.into_body();
+            while let Some(frame) = body.frame().await {
+                frame.map_err(|error| ProbeError::Failed(error.to_string()))?;
+            }
+            Ok(status)
+        };
+        let late = |_| ProbeError::Timeout(time);
+        tokio::time::timeout(time, asked).await.map_err(late)?
+    }
+
+    /// Requests that were handed to a target since it was last started, and those of them that failed. Nothing where
+    /// it does not run.
+    #[must_use]
+    pub fn outcomes(&self, target: &Target) -> Option<Outcomes> {
+        let usage = self.inner.pool.usage(&target.key())?;
+        // Errors first: a request counts before its error does.
+        let errors = usage.errors.load(Ordering::Relaxed);
+        Some(Outcomes {
+            requests: usage.requests.load(Ordering::Relaxed),
+            errors,
+        })
+    }
+
     /// Stops the VM of a target that was warmed and never published. One that is published is left alone.
     pub fn discard(&self, target: &Target) {
         self.inner.pool.discard(&target.key());
@@ -147,24 +204,11 @@ impl DataPlane {
     /// Serves `table` from now on. Targets that are no longer in it finish what they have in flight and are stopped.
     pub fn publish(&self, table: RouteTable) {
         let inner = &self.inner;
-        let mut routes = Table {
-            published: true,
-            ..Table::default()
-        };
         let mut kept = HashSet::new();
-        let mut fields = 0;
-        for (host, target) in table.iter() {
-            kept.insert(target.key());
-            fields = fields.max(target.limits.header_count as usize);
-            routes
-                .routes
-                .insert(host.to_owned(), inner.pool.deployment(target, true));
-        }
-        inner
-            .server
-            .max_fields
-            .store(fields.max(MIN_FIELDS), Ordering::Relaxed);
-        inner.service.table.store(Arc::new(routes));
+        let table = Table::compile(table, &inner.pool, &mut kept);
+        let fields = table.max_fields;
+        inner.server.max_fields.store(fields, Ordering::Relaxed);
+        inner.service.table.store(Arc::new(table));
         inner.pool.keep(&kept);
     }
 

@@ -151,9 +151,10 @@ impl Drain {
         if header.kind != Kind::Done {
             return place.exchange.on_record(header, payload, &mut self.wakers);
         }
-        place
+        let done = place
             .exchange
             .on_done(header.aux, payload, &mut self.wakers)?;
+        link.usage.charge_cpu(done.cpu_ns);
         if header.aux == outcome::TRAP {
             link.traps.fetch_add(1, Ordering::Relaxed);
         }

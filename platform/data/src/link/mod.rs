@@ -32,6 +32,7 @@ use self::exchange::Exchange;
 use self::handle::Handle;
 use self::outbox::{Outbox, OutboxError};
 use crate::sync::lock;
+use crate::usage::Usage;
 use crate::{LogRecord, LogSink, Target};
 
 /// A place for one incoming exchange.
@@ -53,6 +54,7 @@ pub(crate) type Call = Arc<Mutex<Exchange>>;
 /// A link.
 pub(crate) struct Link {
     pub(crate) target: Arc<Target>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) outbox: Outbox,
     places: Box<[Mutex<Place>]>,
     free: Mutex<Vec<u32>>,
@@ -94,6 +96,7 @@ impl Link {
     /// `gate` gets a permit back for each exchange that has ended on both sides.
     pub(crate) fn new(
         target: Arc<Target>,
+        usage: Arc<Usage>,
         gate: Arc<Semaphore>,
         memory: &Arc<RingMemory>,
         wake: OwnedFd,
@@ -114,6 +117,7 @@ impl Link {
             traps: AtomicU64::new(0),
             logs,
             gate,
+            usage,
             target,
         })
     }

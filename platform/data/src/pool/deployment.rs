@@ -19,6 +19,7 @@ use super::Shared;
 use super::worker::{Vm, Worker};
 use crate::link::{Link, drain};
 use crate::sync::{lock, watch_fd};
+use crate::usage::Usage;
 use crate::{Target, WarmError, WarmReport};
 
 /// Time that a VM has for getting ready.
@@ -50,6 +51,7 @@ pub(crate) enum Phase {
 /// A deployment.
 pub(crate) struct Deployment {
     pub(crate) target: Arc<Target>,
+    pub(crate) usage: Arc<Usage>,
     /// As many permits as requests may run.
     pub(crate) gate: Arc<Semaphore>,
     /// Requests that wait for a permit.
@@ -102,6 +104,7 @@ impl Deployment {
             stop: CancellationToken::new(),
             vm: Mutex::default(),
             past: Past::default(),
+            usage: shared.accounts.of(&target),
             target,
         });
         tokio::spawn(Arc::clone(&deployment).supervise(worker, shared));
@@ -238,6 +241,7 @@ impl Deployment {
             watch_fd(copy(&bell)?).map_err(unavailable("cannot listen to the doorbell"))?;
         let link = Link::new(
             Arc::clone(&self.target),
+            Arc::clone(&self.usage),
             Arc::clone(&self.gate),
             &memory,
             copy(&wake)?,

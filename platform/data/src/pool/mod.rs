@@ -18,6 +18,7 @@ use crate::link::drain::Outgoing;
 use crate::link::{Link, SWEEP};
 use crate::sync::lock;
 use crate::target::TargetKey;
+use crate::usage::{Accounts, Usage};
 use crate::{DataStatus, LogSink, Target};
 
 /// Longest time that a deployment which left the table has for its requests.
@@ -27,6 +28,7 @@ const RETIRE_TIME: Duration = Duration::from_secs(600);
 pub(crate) struct Shared {
     pub(crate) logs: Arc<dyn LogSink>,
     pub(crate) egress: Arc<dyn Outgoing>,
+    pub(crate) accounts: Accounts,
     next: AtomicU64,
     links: Mutex<Vec<Weak<Link>>>,
 }
@@ -81,6 +83,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             logs,
             egress,
+            accounts: Accounts::default(),
             next: AtomicU64::new(1),
             links: Mutex::default(),
         });
@@ -101,6 +104,11 @@ impl Pool {
         Arc::clone(worker)
     }
 
+    /// What apps and tenants have taken.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.shared.accounts
+    }
+
     /// The deployment of a target, made if there is none.
     pub(crate) fn deployment(&self, target: &Arc<Target>, publish: bool) -> Arc<Deployment> {
         let worker = self.worker(&target.tenant);
@@ -111,6 +119,13 @@ impl Pool {
         });
         entry.published |= publish;
         Arc::clone(&entry.deployment)
+    }
+
+    /// What a deployment that runs has taken.
+    pub(crate) fn usage(&self, key: &TargetKey) -> Option<Arc<Usage>> {
+        let deployments = lock(&self.deployments);
+        let entry = deployments.get(key)?;
+        Some(Arc::clone(&entry.deployment.usage))
     }
 
     /// Stops a deployment that was never published.

@@ -198,5 +198,6 @@ fn peer(address: IpAddr) -> Peer {
     Peer {
         address: address.to_string(),
         node,
+        secure: false,
     }
 }

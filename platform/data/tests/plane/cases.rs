@@ -49,13 +49,18 @@ fn faults() {
         }
     }
     assert_eq!(node.get("/hello").status, 200);
-    let status = node.runtime.block_on(node.plane.status());
+    let mut status = node.runtime.block_on(node.plane.status());
+    // A request is counted when its guest is done with it, which is a moment after the answer.
+    until("all are counted", || {
+        status = node.runtime.block_on(node.plane.status());
+        status.vms[0].requests == 7
+    });
     let [vm] = status.vms.as_slice() else {
         panic!("{status:?}")
     };
     assert_eq!(
-        (vm.state, vm.requests, vm.traps, vm.restores, vm.exits),
-        (VmState::Ready, 7, 3, 0, 7)
+        (vm.state, vm.traps, vm.restores, vm.exits),
+        (VmState::Ready, 3, 0, 7)
     );
     assert!(status.workers.len() == 1 && status.workers[0].pid.is_some());
 }

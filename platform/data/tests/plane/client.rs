@@ -96,8 +96,13 @@ impl Node {
 
     /// Leads a host to a target, beside those that are there.
     pub fn publish(&self, host: &str, target: Arc<Target>) {
+        self.route(|table| table.insert(host, target));
+    }
+
+    /// Changes the table and publishes it.
+    pub fn route(&self, change: impl FnOnce(&mut RouteTable)) {
         let mut table = self.table.lock().unwrap();
-        table.insert(host, target);
+        change(&mut table);
         let _runtime = self.runtime.enter();
         self.plane.publish(table.clone());
     }

@@ -16,6 +16,7 @@
 mod cases;
 mod client;
 mod conformance;
+mod edge;
 mod guest;
 mod worker;
 
@@ -35,7 +36,11 @@ fn main() -> ExitCode {
         .filter(|argument| !argument.starts_with('-'))
         .collect();
     let (mut failed, mut passed) = (Vec::new(), 0);
-    for (name, case) in cases::CASES.iter().chain(conformance::CASES) {
+    for (name, case) in cases::CASES
+        .iter()
+        .chain(conformance::CASES)
+        .chain(edge::CASES)
+    {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;
         }
