@@ -121,6 +121,7 @@ impl Node {
         let logs = Logs::open(dir.logs()).map_err(part("the log"))?;
         let data = DataPlane::start(DataConfig {
             listen: options.listen,
+            listen_tls: options.listen_tls,
             worker: exe.clone(),
             logs: Arc::new(logs.clone()),
         })?;
@@ -153,6 +154,7 @@ impl Node {
         let endpoints = Endpoints {
             listen: data.local_addr(),
             admin: address,
+            listen_tls: data.local_tls_addr(),
         };
         write_endpoints(dir, &endpoints)?;
         warn_if_open(&endpoints);

@@ -28,6 +28,10 @@ pub struct Options {
     /// Address that serves the apps; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7380")]
     pub listen: SocketAddr,
+    /// Address that serves the apps over TLS, with the certificates of their domains; none by default, port 0 picks a
+    /// free one
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen_tls: Option<SocketAddr>,
     /// Address of the admin API; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7381")]
     pub admin: SocketAddr,
@@ -68,6 +72,7 @@ mod tests {
         let options = parse("cloisterd --data /var/lib/cloister").unwrap();
         assert_eq!(options.listen.to_string(), "127.0.0.1:7380");
         assert_eq!(options.admin.to_string(), "127.0.0.1:7381");
+        assert_eq!(options.listen_tls, None);
         assert!(parse("cloisterd --data /x --listen nowhere").is_err());
     }
 }

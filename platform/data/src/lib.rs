@@ -15,6 +15,7 @@
 //! | module | what |
 //! |---|---|
 //! | `target`, `routes`, `plane`, `log_sink` | what the control plane and the daemon call |
+//! | `tls` | certificates, by the name that a client asks for |
 //! | `router` | connections, HTTP's rules, the way of one request |
 //! | `link` | the rings to one VM and the exchanges on them |
 //! | `pool` | deployments and their VMs, worker processes |
@@ -33,6 +34,7 @@ mod router;
 mod routes;
 mod sync;
 mod target;
+mod tls;
 mod usage;
 
 pub use log_sink::{LogRecord, LogSink, NoLogs};
@@ -41,3 +43,4 @@ pub use plane::{
 };
 pub use routes::{Backend, Destination, HostRoutes, Hsts, PathRoute, RouteTable};
 pub use target::Target;
+pub use tls::{Certificate, CertificateError, CertificateTable};

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use platform_model::{VmStatus, WorkerStatus};
+use tokio::net::TcpListener;
 
 use crate::egress::Egress;
 use crate::pool::Pool;
 use crate::router::server::Server;
 use crate::router::service::{self, Service};
 use crate::router::table::Table;
+use crate::tls::{self, CertificateTable};
 use crate::{LogSink, RouteTable, Target};
 
 /// How the data plane is started.
@@ -22,6 +24,8 @@ use crate::{LogSink, RouteTable, Target};
 pub struct DataConfig {
     /// Where it listens for HTTP; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where it listens for HTTPS, if it does; port 0 picks a free one.
+    pub listen_tls: Option<SocketAddr>,
     /// The executable of the worker; it is started with the one argument `__worker`.
     pub worker: PathBuf,
     /// Where the output of components goes.
@@ -31,15 +35,20 @@ pub struct DataConfig {
 /// The data plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be had.
-    #[error("cannot listen on {address}: choose another with --listen")]
+    /// An address cannot be had.
+    #[error("cannot listen on {address}: choose another with {flag}")]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
+        /// The daemon's flag for it.
+        flag: &'static str,
         /// Why.
         #[source]
         source: std::io::Error,
     },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
 }
 
 /// What starting a target took.
@@ -105,6 +114,7 @@ pub struct DataPlane {
 
 struct Inner {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     pool: Pool,
     service: Arc<Service>,
     server: Arc<Server>,
@@ -114,23 +124,27 @@ impl DataPlane {
     /// Listens; until the first table is published, requests get 503. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When an address cannot be had.
     pub fn start(config: DataConfig) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen {
-            address: config.listen,
-            source,
-        };
-        let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen(config.listen, "--listen")?;
+        let secure = config.listen_tls;
+        let secure = secure
+            .map(|address| listen(address, "--listen-tls"))
+            .transpose()?;
+        let tls_address = secure.as_ref().map(|(_, address)| *address);
         let pool = Pool::new(config.worker, config.logs, Arc::new(Egress::default()));
-        let service = Arc::new(Service::new(None));
+        let service = Arc::new(Service::new(tls_address.map(|address| address.port())));
         let server = Arc::new(Server::new(Arc::clone(&service)));
-        tokio::spawn(Arc::clone(&server).accept(listener));
+        if let Some((listener, _)) = secure {
+            let acceptor = tls::acceptor(Arc::clone(&service.certificates));
+            let acceptor = acceptor.map_err(|error| StartError::Tls(error.to_string()))?;
+            tokio::spawn(Arc::clone(&server).accept(listener, Some(acceptor)));
+        }
+        tokio::spawn(Arc::clone(&server).accept(listener, None));
         Ok(Self {
             inner: Arc::new(Inner {
                 address,
+                tls_address,
                 pool,
                 service,
                 server,
@@ -142,6 +156,12 @@ impl DataPlane {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.address
+    }
+
+    /// The address that it listens on for HTTPS, if it does.
+    #[must_use]
+    pub fn local_tls_addr(&self) -> Option<SocketAddr> {
+        self.inner.tls_address
     }
 
     /// Starts a VM for `target` and waits until its guest is ready for requests. The VM is kept until the target is
@@ -212,6 +232,11 @@ impl DataPlane {
         inner.pool.keep(&kept);
     }
 
+    /// Serves connections that begin from now on with the certificates of `table`.
+    pub fn publish_certificates(&self, table: CertificateTable) {
+        self.inner.service.certificates.store(Arc::new(table));
+    }
+
     /// What is running. Asks the workers for their figures, and waits at most half a second for them.
     pub async fn status(&self) -> DataStatus {
         self.inner.pool.status().await
@@ -224,4 +249,23 @@ impl DataPlane {
         let left = by.saturating_duration_since(tokio::time::Instant::now());
         self.inner.pool.shut_down(left).await;
     }
+}
+
+/// Listens on an address; the one that it got.
+fn listen(
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(|source| StartError::Listen {
+        address,
+        flag,
+        source,
+    })
 }

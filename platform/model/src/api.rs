@@ -40,6 +40,9 @@ pub struct Endpoints {
     pub listen: std::net::SocketAddr,
     /// The address of the admin API, `IP:PORT`.
     pub admin: std::net::SocketAddr,
+    /// The address that serves the apps over TLS, `IP:PORT`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_tls: Option<std::net::SocketAddr>,
 }
 
 /// A tenant: whose apps share a worker process and nothing else with anybody.

@@ -19,6 +19,8 @@ pub(crate) enum Reject {
     Malformed(&'static str),
     /// No app has this host name.
     UnknownHost(String),
+    /// The connection was made for another host.
+    Misdirected,
     /// The app's host has no route for the path.
     NoRoute,
     /// A limit of the app or of its tenant.
@@ -123,6 +125,13 @@ impl Reject {
                 "app-not-found",
                 "No such app",
                 format!("no app answers to the host {host:?}"),
+            ),
+            Reject::Misdirected => (
+                421,
+                "misdirected-request",
+                "Misdirected request",
+                "the connection was made for another host, whose certificate is not this one's"
+                    .to_owned(),
             ),
             Reject::NoRoute => (
                 404,

@@ -18,10 +18,12 @@ use super::split::NewCookie;
 use super::table::{Host, Leases, Table, To};
 use super::{local, pump, respond, turn};
 use crate::pool::deployment::Deployment;
+use crate::tls;
 
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) table: ArcSwap<Table>,
+    pub(crate) certificates: tls::Current,
     /// The port that HTTPS is served on, if it is.
     tls_port: Option<u16>,
     ids: AtomicU64,
@@ -34,8 +36,14 @@ pub(crate) struct Peer {
     pub(crate) address: String,
     /// The address as `Forwarded` wants it.
     pub(crate) node: String,
-    /// Whether it came over TLS.
-    pub(crate) secure: bool,
+    /// The TLS that it came over, if it did.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// What is known of a connection over TLS.
+pub(crate) struct Tls {
+    /// The name that the client asked for, in lower case.
+    pub(crate) name: Option<Box<str>>,
 }
 
 /// What is put into the head of an answer, whoever gives it.
@@ -81,6 +89,7 @@ impl Service {
         let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
         Service {
             table: ArcSwap::default(),
+            certificates: tls::Current::default(),
             tls_port,
             ids: AtomicU64::new(0),
             ids_base: u64::from_le_bytes(seed),
@@ -116,7 +125,7 @@ impl Service {
             Ok(response) => response,
             Err(reject) => reject.response(std::str::from_utf8(&id).unwrap_or_default()),
         };
-        dressing.put(response.headers_mut(), peer.secure);
+        dressing.put(response.headers_mut(), peer.tls.is_some());
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
@@ -151,7 +160,7 @@ impl Service {
         let origin = Origin {
             address: &peer.address,
             node: &peer.node,
-            scheme: if peer.secure { "https" } else { "http" },
+            scheme: if peer.tls.is_some() { "https" } else { "http" },
             authority,
             prefix: admitted.prefix,
             id,
@@ -190,7 +199,10 @@ impl Service {
                 }
                 return Err(Reject::NotReady("the node is starting".to_owned()));
             };
-            if peer.secure {
+            if let Some(tls) = &peer.tls {
+                if !self.is_for(name, tls) {
+                    return Err(Reject::Misdirected);
+                }
                 dressing.hsts.clone_from(&host.hsts);
             } else if let Some(answer) = local::to_https(host, authority, self.tls_port, parts) {
                 return answer.map(Routed::Answered);
@@ -200,6 +212,18 @@ impl Service {
             }
         }
         Err(Reject::UnknownHost(name.chars().take(255).collect()))
+    }
+
+    /// Whether a connection whose client asked for one name may be used for another: the certificate that it got is
+    /// that of both.
+    fn is_for(&self, name: &str, tls: &Tls) -> bool {
+        let asked = tls.name.as_deref().unwrap_or_default();
+        if asked.eq_ignore_ascii_case(name) {
+            return true;
+        }
+        let table = self.certificates.load();
+        let found = (table.find(asked), table.find(&name.to_ascii_lowercase()));
+        matches!(found, (Some(one), Some(other)) if Arc::ptr_eq(one, other))
     }
 
     /// The same at a host. `None`: the deployment is on its way out, look again.

@@ -44,6 +44,7 @@ impl Node {
         let sink: Arc<dyn LogSink> = Arc::<Logs>::clone(&logs);
         let config = DataConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
+            listen_tls: Some("127.0.0.1:0".parse().unwrap()),
             worker: std::env::current_exe().unwrap(),
             logs: sink,
         };

@@ -18,6 +18,7 @@ mod client;
 mod conformance;
 mod edge;
 mod guest;
+mod tls;
 mod worker;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         .iter()
         .chain(conformance::CASES)
         .chain(edge::CASES)
+        .chain(tls::CASES)
     {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;
