@@ -43,6 +43,7 @@ pub struct Start {
     exe: PathBuf,
     wrapper: Vec<String>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     stdout: Option<PathBuf>,
     data: PathBuf,
     /// Removes the folder with the last node on it.
@@ -81,6 +82,7 @@ impl Start {
             exe: exe.into(),
             wrapper: Vec::new(),
             args: Vec::new(),
+            env: Vec::new(),
             stdout: None,
             data: folder.path().join("data"),
             _folder: Some(Arc::new(folder)),
@@ -98,6 +100,13 @@ impl Start {
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// With a variable in the daemon's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -153,6 +162,7 @@ impl Start {
         command
             .env("CLOISTER_TEST_STDIN", "1")
             .stdin(Stdio::piped());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let stdout = self
             .stdout
             .as_ref()

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use platform_control::data_dir::DataDirError;
 use platform_control::engine::DeployError;
+use platform_control::keyring::KeyringError;
 use platform_control::store::OpenError;
 use platform_data::StartError;
 
@@ -23,7 +24,7 @@ Exit codes:
   2  wrong command line
   3  KVM cannot be used
   4  the data folder cannot be used: another node has it, it cannot be written, the disk is full
-  5  the state in the data folder cannot be used: damaged, or of a newer version
+  5  the state in the data folder cannot be used: damaged, of a newer version, or its key is missing
   6  an address cannot be listened on
 ";
 
@@ -42,6 +43,9 @@ pub enum Failure {
     /// The stored state.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// The keys of secrets.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// The address of the apps.
     #[error(transparent)]
     Data(#[from] StartError),
@@ -91,7 +95,8 @@ impl Failure {
         match self {
             Self::Kvm(_) => 3,
             Self::DataDir(_) | Self::Token(_) => 4,
-            Self::State(_) => 5,
+            Self::Keyring(KeyringError::File(_)) => 4,
+            Self::State(_) | Self::Keyring(_) => 5,
             Self::Data(_) | Self::Admin { .. } | Self::Metrics { .. } => 6,
             Self::LogFilter { .. } => USAGE,
             Self::Restore(_) | Self::Traces(_) | Self::Part { .. } => 1,

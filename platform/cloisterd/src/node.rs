@@ -1,6 +1,6 @@
 //! The daemon: starts the parts in order, waits for a signal, stops them in order.
 //!
-//! Start: data folder, state, token, addresses, apps, admin API, `endpoints.json`. Stop: `endpoints.json` is removed,
+//! Start: data folder, state, keys, token, addresses, apps, admin API, `endpoints.json`. Stop: `endpoints.json` is removed,
 //! the admin API takes no more requests, requests to the apps in flight are answered, logs are stored.
 
 use std::io;
@@ -13,12 +13,14 @@ use platform_control::api::{About, Api, metrics_router};
 use platform_control::components::Components;
 use platform_control::data_dir::{DataDir, DataDirError};
 use platform_control::engine::{Engine, Parts};
+use platform_control::keyring::{self, Keyring};
 use platform_control::logs::Logs;
 use platform_control::metrics::SpanCounters;
-use platform_control::store::SledStore;
+use platform_control::store::records::{Prefix, SecretRecord};
+use platform_control::store::{Records, SledStore};
 use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
-use platform_model::Endpoints;
+use platform_model::{Endpoints, Secret};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -52,9 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     kvm::check(Path::new(kvm::DEVICE))?;
     raise_file_limit();
+    forbid_core_files();
     let dir = DataDir::open(&options.data)?;
     remove_endpoints(&dir)?;
-    let store = open_store(&dir)?;
+    let records = Records::new(Arc::new(open_store(&dir)?));
+    let keyring = open_keyring(&dir, &records)?;
     let token = token::read_or_create(&dir)?;
     let admin = listen(options)?;
     let metrics = options.metrics.map(listen_for_metrics).transpose()?;
@@ -66,7 +70,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         // From here on a signal is remembered until it is waited for.
         let mut signals = Signals::new().map_err(part("listening to signals"))?;
         let listeners = Listeners { admin, metrics };
-        let node = Node::start(options, &dir, store, &token, listeners, started).await?;
+        let state = State {
+            records,
+            keyring,
+            token,
+        };
+        let node = Node::start(options, &dir, state, listeners, started).await?;
         signals.next().await;
         node.stop(&dir, &mut signals).await;
         Ok(())
@@ -93,6 +102,22 @@ struct Listeners {
     metrics: Option<TcpListener>,
 }
 
+/// Opens the keys of secrets. One that is missing is made only where nothing is sealed yet.
+fn open_keyring(dir: &DataDir, records: &Records) -> Result<Keyring, Failure> {
+    let variable = std::env::var(keyring::VARIABLE).ok().map(Secret::new);
+    let sealed = records.page(&Prefix::<SecretRecord>::all(), None, 1);
+    let sealed = sealed.map_err(|e| Failure::Restore(e.into()))?;
+    let any = !sealed.items.is_empty();
+    Ok(Keyring::open(dir.root(), variable.as_ref(), any)?)
+}
+
+/// What the node has when it starts.
+struct State {
+    records: Records,
+    keyring: Keyring,
+    token: String,
+}
+
 /// The parts that run.
 struct Node {
     data: DataPlane,
@@ -106,8 +131,7 @@ impl Node {
     async fn start(
         options: &Options,
         dir: &DataDir,
-        store: SledStore,
-        token: &str,
+        state: State,
         listeners: Listeners,
         started: Instant,
     ) -> Result<Self, Failure> {
@@ -121,6 +145,7 @@ impl Node {
         } = traces(options)?;
         let data = DataPlane::start(DataConfig {
             listen: options.listen,
+            listen_tls: options.listen_tls,
             worker: exe.clone(),
             logs: Arc::new(sinks.map_err(part("the access log"))?),
             observe: Observe {
@@ -131,7 +156,8 @@ impl Node {
             templates: Some(dir.templates()),
         })?;
         let engine = Engine::new(Parts {
-            store: Arc::new(store),
+            records: state.records,
+            keyring: state.keyring,
             components: components(dir)?,
             artifacts: dir.artifacts(),
             compiler: Arc::new(CompilerProcess { exe }),
@@ -141,13 +167,15 @@ impl Node {
         });
         engine.start().await.map_err(Failure::Restore)?;
         let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&engine).keep_house(stop.clone()));
         let about = About {
             version: VERSION,
             wasmtime: WASMTIME,
             started,
             spans: counters,
+            requests_per_second: options.api_rate,
         };
-        let api = Api::new(engine, token, about, stop.clone());
+        let api = Api::new(engine, &state.token, about, stop.clone());
         let mut metrics = None;
         if let Some(listener) = listeners.metrics {
             let router = metrics_router(api.metrics().clone());
@@ -162,6 +190,7 @@ impl Node {
         let endpoints = Endpoints {
             listen: data.local_addr(),
             admin: address,
+            listen_tls: data.local_tls_addr(),
             metrics,
         };
         write_endpoints(dir, &endpoints)?;
@@ -315,6 +344,17 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// No core files: they would have secrets in them.
+fn forbid_core_files() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "could not forbid core files");
     }
 }
 

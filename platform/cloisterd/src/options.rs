@@ -42,9 +42,16 @@ pub struct Options {
     /// Address that serves the apps; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7380")]
     pub listen: SocketAddr,
+    /// Address that serves the apps over TLS, with the certificates of their domains; none by default, port 0 picks a
+    /// free one
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen_tls: Option<SocketAddr>,
     /// Address of the admin API; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7381")]
     pub admin: SocketAddr,
+    /// Requests that one token may make in a second to the admin API; 0 for as many as come
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub api_rate: u32,
     /// How the node's own log is written to standard error
     #[arg(
         long,
@@ -139,6 +146,7 @@ mod tests {
         assert_eq!(options.admin.to_string(), "127.0.0.1:7381");
         assert_eq!(options.access_log, AccessLog::App);
         assert!(options.metrics.is_none() && options.otlp_endpoint.is_none());
+        assert_eq!(options.listen_tls, None);
         assert!(parse("cloisterd --data /x --listen nowhere").is_err());
     }
 

@@ -1,42 +1,48 @@
-//! The admin API: HTTP with JSON under `/v1`, for whoever holds the node's token.
+//! The admin API: HTTP with JSON under `/v1`, for whoever holds a token.
 //!
-//! | method and path | what |
-//! |---|---|
-//! | `GET /healthz` | whether the node is up; the one path that needs no token |
-//! | `GET /metrics` | what is counted, for Prometheus |
-//! | `GET /v1/status` | VMs and workers |
-//! | `GET /v1/tenants` | tenants |
-//! | `PUT`, `DELETE /v1/tenants/{tenant}` | creates and deletes one |
-//! | `POST /v1/tenants/{tenant}/components` | uploads a component |
-//! | `GET /v1/apps`, `GET /v1/tenants/{tenant}/apps` | apps of all tenants, of one |
-//! | `GET`, `DELETE /v1/tenants/{tenant}/apps/{app}` | one app |
-//! | `GET`, `POST /v1/tenants/{tenant}/apps/{app}/deployments` | its deployments; a new one |
-//! | `GET /v1/tenants/{tenant}/apps/{app}/deployments/{deployment}` | one of them |
-//! | `GET /v1/tenants/{tenant}/apps/{app}/logs` | what it wrote: see [`platform_model::LogQuery`] |
+//! What there is, who may call it and what it answers is in [`Api::router`] and beside each operation; `openapi.json` in
+//! the crate's folder is made from that. Errors are RFC 9457 problems with the codes of [`crate::problem`]; every answer has
+//! an `x-request-id`.
 //!
-//! Errors are RFC 9457 problems with the codes of [`crate::problem`]; every answer has an `x-request-id`.
+//! ```text
+//! trace: request id, body of problems ─> auth: whose token ─> change: to its end, once, audited ─> access: may it ─> operation
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use platform_model::Role;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::routes;
 
+use self::access::Access;
+use self::endpoints::Endpoints;
 use crate::engine::Engine;
 use crate::metrics::{Metrics, SpanCounters};
 use crate::problem::{ApiError, Code};
 
+mod access;
 mod apps;
+mod audit;
 mod auth;
+mod change;
 mod components;
 mod deployments;
+mod endpoints;
+mod etag;
+mod idempotency;
 mod input;
 mod logs;
 mod metrics;
+mod openapi;
+mod page;
+mod rate;
+mod settings;
 mod status;
 mod tenants;
+mod tokens;
 mod trace;
 
 pub use metrics::router as metrics_router;
@@ -49,6 +55,8 @@ pub struct Api {
     about: About,
     metrics: Metrics,
     stop: CancellationToken,
+    running: idempotency::Running,
+    rates: Arc<rate::Rates>,
 }
 
 impl fmt::Debug for Api {
@@ -70,6 +78,8 @@ pub struct About {
     pub started: Instant,
     /// Spans on their way to the collector, where requests are traced.
     pub spans: Option<Arc<SpanCounters>>,
+    /// Requests that one token may make in a second; 0 for as many as come.
+    pub requests_per_second: u32,
 }
 
 impl Api {
@@ -81,8 +91,10 @@ impl Api {
             metrics: Metrics::new(sandboxes, logs, about.clone()),
             engine,
             token: auth::Token::new(token),
+            rates: Arc::new(rate::Rates::new(about.requests_per_second)),
             about,
             stop,
+            running: idempotency::Running::default(),
         }
     }
 
@@ -94,36 +106,127 @@ impl Api {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let of_app = "/v1/tenants/{tenant}/apps/{app}";
-        let under = |path: &str| format!("{of_app}{path}");
-        Router::new()
-            .route("/metrics", get(metrics::of_node))
-            .route("/v1/status", get(status::status))
-            .route("/v1/tenants", get(tenants::list))
-            .route(
-                "/v1/tenants/{tenant}",
-                put(tenants::create).delete(tenants::delete),
-            )
-            .route("/v1/tenants/{tenant}/components", post(components::upload))
-            .route("/v1/apps", get(apps::list_all))
-            .route("/v1/tenants/{tenant}/apps", get(apps::list))
-            .route(of_app, get(apps::get).delete(apps::delete))
-            .route(
-                &under("/deployments"),
-                get(deployments::list).post(deployments::create),
-            )
-            .route(&under("/deployments/{deployment}"), get(deployments::get))
-            .route(&under("/logs"), get(logs::read))
-            // Before the token is looked at, so that a wrong method needs a token too.
-            .method_not_allowed_fallback(method_not_allowed)
-            .route_layer(axum::middleware::from_fn_with_state(
-                self.clone(),
-                auth::require,
-            ))
-            .route("/healthz", get(status::health))
+        let (router, _) = self.clone().endpoints().finish(method_not_allowed);
+        router
             .fallback(unknown_path)
             .layer(axum::middleware::from_fn(trace::trace))
             .with_state(self)
+    }
+
+    /// Every operation, with the right that it takes and the problems that are its own.
+    fn endpoints(self) -> Endpoints {
+        let not_empty = &[Code::TenantNotEmpty];
+        let quota = &[Code::QuotaExceeded];
+        let deployment = &[Code::DeploymentUnknown];
+        Endpoints::new(self)
+            .public(&[], routes!(status::health))
+            .public(&[], routes!(openapi::get))
+            .add(Access::node(Role::Read), &[], routes!(metrics::of_node))
+            .add(Access::anything(Role::Read), &[], routes!(status::status))
+            .add(Access::node(Role::Read), &[], routes!(tenants::list))
+            .add(Access::node(Role::Admin), &[], routes!(tenants::create))
+            .add(
+                Access::node(Role::Admin),
+                not_empty,
+                routes!(tenants::delete),
+            )
+            .add(Access::tenant(Role::Read), &[], routes!(tenants::get))
+            .add(
+                Access::node(Role::Admin),
+                &[Code::QuotasInvalid],
+                routes!(tenants::change),
+            )
+            .add(Access::anything(Role::Read), &[], routes!(tokens::whoami))
+            .add(
+                Access::node(Role::Admin),
+                &[],
+                routes!(tokens::list_of_node),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &[Code::TokenInvalid],
+                routes!(tokens::create_of_node),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &[Code::TokenUnknown],
+                routes!(tokens::revoke_of_node),
+            )
+            .add(Access::tenant(Role::Admin), &[], routes!(tokens::list))
+            .add(
+                Access::tenant(Role::Admin),
+                &[Code::TokenInvalid, Code::QuotaExceeded],
+                routes!(tokens::create),
+            )
+            .add(
+                Access::tenant(Role::Admin),
+                &[Code::TokenUnknown],
+                routes!(tokens::revoke),
+            )
+            .add(Access::node(Role::Admin), &[], routes!(audit::list))
+            .add(
+                Access::tenant(Role::Admin),
+                &[],
+                routes!(audit::list_of_tenant),
+            )
+            .add(
+                Access::within_tenant(Role::Deploy),
+                quota,
+                routes!(components::upload),
+            )
+            .add(Access::anything(Role::Read), &[], routes!(apps::list_all))
+            .add(Access::tenant(Role::Read), &[], routes!(apps::list))
+            .add(Access::app(Role::Read), &[], routes!(apps::get))
+            .add(Access::app(Role::Admin), &[], routes!(apps::delete))
+            .add(Access::app(Role::Read), &[], routes!(deployments::list))
+            .add(
+                Access::app(Role::Deploy),
+                deployments::PROBLEMS,
+                routes!(deployments::create),
+            )
+            .add(
+                Access::app(Role::Read),
+                deployment,
+                routes!(deployments::get),
+            )
+            .add(
+                Access::app(Role::Read),
+                &[Code::LogReaders],
+                routes!(logs::read),
+            )
+            .settings()
+    }
+}
+
+impl Endpoints {
+    /// Operations of configuration and secrets. Those that change them deploy, and answer with what a deploy does.
+    fn settings(self) -> Self {
+        let invalid = [Code::SettingsInvalid];
+        let deploy = [deployments::PROBLEMS, &invalid].concat();
+        let of_secret = [&deploy[..], &[Code::SecretUnknown]].concat();
+        let key = [Code::KeyForeign, Code::SecretUnreadable];
+        self.add(Access::app(Role::Read), &[], routes!(settings::config))
+            .add(
+                Access::app(Role::Deploy),
+                &deploy,
+                routes!(settings::change_config),
+            )
+            .add(Access::app(Role::Read), &[], routes!(settings::secrets))
+            .add(
+                Access::app(Role::Deploy),
+                &deploy,
+                routes!(settings::set_secret),
+            )
+            .add(
+                Access::app(Role::Deploy),
+                &of_secret,
+                routes!(settings::delete_secret),
+            )
+            .add(
+                Access::node(Role::Admin),
+                &key,
+                routes!(settings::rotate_key),
+            )
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/lock              held while a node runs; holds its process id
 //! DIR/admin-token       the token of the admin API (0600)
+//! DIR/secret-key        the key that seals secrets (0600)
 //! DIR/endpoints.json    where the node listens, while it runs
 //! DIR/store/            metadata: state.json and the files of sled
 //! DIR/components/       uploaded components, DIGEST.wasm; upload-* while they arrive

@@ -16,18 +16,43 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use platform_data::{RouteTable, Target, WarmError};
 use platform_model::api::DeployRequestError;
-use platform_model::{AppName, DeploymentId, Digest, TenantName};
+use platform_model::{AppName, DeploymentId, Digest, EnvError, Secret, SecretName, TenantName};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
+use self::housekeeping::Housekeeping;
 use crate::components::Components;
+use crate::keyring::Keyring;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
-use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
+use crate::store::records::{AppRecord, DeploymentRecord, Prefix};
+use crate::store::{Change, Records, Revision, StoreError};
 
+mod apps;
+mod audit;
 mod collect;
 mod deploy;
+mod expected;
+mod housekeeping;
+mod idempotency;
+mod origin;
+mod secrets;
+mod settings;
+mod tenants;
+mod tokens;
+mod upload;
+mod usage;
 
 pub use deploy::Deployed;
+pub use expected::{Expected, Unexpected};
+pub(crate) use idempotency::opens as answer_opens;
+pub use idempotency::{Answer, CarriedOut, REMEMBERED};
+pub use origin::{Asked, Once, Origin};
+pub use secrets::SecretError;
+pub(crate) use secrets::open as open_secret;
+pub use settings::{Set, SettingsError};
+pub use tenants::TenantError;
+pub use tokens::{Refused, TokenError};
+pub use usage::QuotaError;
 
 /// Components that are compiled at the same time.
 const COMPILERS: usize = 2;
@@ -55,6 +80,24 @@ pub enum DeployError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// All variables together are not possible.
+    #[error("env: {0}")]
+    Env(#[from] EnvError),
+    /// A variable has the name of a secret.
+    #[error("env: {0} is a secret of the app: leave it out, or delete the secret")]
+    NameOfSecret(SecretName),
+    /// The values of secrets.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The tenant would have more than it may.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// The tenant is not there.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
+    /// The deployment's number is not the next one of its app.
+    #[error("deployment {0} of the app was made by somebody else in the meantime: try again")]
+    NumberTaken(DeploymentId),
     /// The store has an app and not its deployment.
     #[error(
         "the store has no record of deployment {0}: restore it from a backup, or deploy the app again"
@@ -71,7 +114,9 @@ pub enum DeployError {
 /// What an engine is made of.
 pub struct Parts {
     /// What the node remembers.
-    pub store: Arc<dyn MetadataStore>,
+    pub records: Records,
+    /// The keys that seal secrets.
+    pub keyring: Keyring,
     /// Uploaded components.
     pub components: Components,
     /// Folder of the compiled components.
@@ -91,7 +136,10 @@ type AppKey = (TenantName, AppName);
 
 /// What the node does about apps.
 pub struct Engine {
-    store: Arc<dyn MetadataStore>,
+    records: Records,
+    keyring: Keyring,
+    /// Held by the one rotation of keys that is made.
+    rotating: tokio::sync::Mutex<()>,
     components: Components,
     artifacts: PathBuf,
     compiler: Arc<dyn Compiler>,
@@ -105,12 +153,13 @@ pub struct Engine {
     compilers: Semaphore,
     /// Read by what puts or uses a component's file, written by what removes them.
     files: RwLock<()>,
+    housekeeping: Housekeeping,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("store", &self.store)
+            .field("records", &self.records)
             .field("port", &self.port)
             .finish_non_exhaustive()
     }
@@ -121,7 +170,9 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            store: parts.store,
+            records: parts.records,
+            keyring: parts.keyring,
+            rotating: tokio::sync::Mutex::default(),
             components: parts.components,
             artifacts: parts.artifacts,
             compiler: parts.compiler,
@@ -132,6 +183,7 @@ impl Engine {
             turns: Mutex::default(),
             compilers: Semaphore::new(COMPILERS),
             files: RwLock::new(()),
+            housekeeping: Housekeeping::default(),
         })
     }
 
@@ -141,7 +193,10 @@ impl Engine {
     /// # Errors
     /// When the store or the data folder cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<(), DeployError> {
-        let apps = self.ask(|store| store.apps(None)).await?;
+        self.with_records(tenants::ensure_default).await?;
+        let apps = self
+            .ask(|records| records.all::<AppRecord>(&Prefix::all()))
+            .await?;
         let mut starting = tokio::task::JoinSet::new();
         for app in apps {
             let engine = Arc::clone(self);
@@ -177,25 +232,44 @@ impl Engine {
     /// cannot be made is a target all the same, without a file: the router then says that it is not ready, not that
     /// there is no such app.
     async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
-        let key = (app.tenant.clone(), app.app.clone(), app.active);
-        let record = self
-            .ask(move |store| store.deployment(&key.0, &key.1, key.2))
-            .await?
-            .ok_or(DeployError::RecordMissing(app.active))?;
-        let artifact = match self.compile(&record.digest).await {
-            Ok(artifact) => artifact,
-            Err(error) => {
-                tracing::error!(tenant = %app.tenant, app = %app.app, deployment = %app.active, %error, "app has no artifact");
-                self.artifacts.join(MISSING)
-            }
+        let (tenant, name) = (&app.tenant, &app.app);
+        let key = DeploymentRecord::at(tenant, name, app.active);
+        let stored = self.ask(move |records| records.get(&key)).await?;
+        let record = stored.ok_or(DeployError::RecordMissing(app.active))?.record;
+        let versions = record.secrets.clone();
+        let secrets = self.open_secrets(tenant, name, versions).await;
+        let made = async {
+            let secrets = secrets?;
+            Ok::<_, DeployError>((secrets, self.compile(&record.digest).await?))
         };
-        Ok(Arc::new(target(record, artifact)))
+        let (secrets, artifact) = made.await.unwrap_or_else(|error| {
+            tracing::error!(%tenant, app = %name, deployment = %app.active, %error, "app cannot be served");
+            (BTreeMap::new(), self.artifacts.join(MISSING))
+        });
+        Ok(Arc::new(target(record, secrets, artifact)))
     }
 
-    /// The store, for what only reads; a call may wait for the disk, see [`Engine::ask`].
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn MetadataStore> {
-        &self.store
+    /// The deployment that answers for an app; none where there is no such app.
+    async fn active(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+    ) -> Result<Option<DeploymentRecord>, StoreError> {
+        let key = AppRecord::at(tenant, app);
+        self.ask(move |records| {
+            let Some(app) = records.get(&key)? else {
+                return Ok(None);
+            };
+            let AppRecord {
+                tenant,
+                app,
+                active,
+                ..
+            } = app.record;
+            let key = DeploymentRecord::at(&tenant, &app, active);
+            Ok(records.get(&key)?.map(|stored| stored.record))
+        })
+        .await
     }
 
     /// Who runs the apps.
@@ -216,22 +290,79 @@ impl Engine {
         app.url(tenant, self.port)
     }
 
-    /// Asks the store where blocking is allowed.
+    /// Asks the records where blocking is allowed.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn ask<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&dyn MetadataStore) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Records) -> Result<T, StoreError> + Send + 'static,
     {
-        let store = Arc::clone(&self.store);
-        let answer = tokio::task::spawn_blocking(move || question(store.as_ref())).await;
+        self.with_records(question).await
+    }
+
+    /// Makes a change of the records that `origin` asks for: see [`Records::change`]. What is to be remembered of the origin
+    /// is a part of it.
+    ///
+    /// # Errors
+    /// What `plan` answers, or the store.
+    async fn change<T, E, F>(&self, origin: &Origin, plan: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Change<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (planned, _) = self.change_at(origin, plan).await?;
+        Ok(planned)
+    }
+
+    /// Makes a change as [`Engine::change`] does, and tells the revision of what was written, if anything was.
+    async fn change_at<T, E, F>(
+        &self,
+        origin: &Origin,
+        mut plan: F,
+    ) -> Result<(T, Option<Revision>), E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Change<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let origin = origin.clone();
+        let work = move |records: &Records| {
+            let changed = records.change(|change| {
+                let planned = plan(change)?;
+                if !change.is_empty() {
+                    origin.ride(change)?;
+                }
+                Ok::<_, E>(planned)
+            })?;
+            if changed.1.is_some() {
+                origin.set_made();
+            }
+            Ok::<_, E>(changed)
+        };
+        let changed = self.with_records(work).await?;
+        if changed.1.is_some() {
+            self.housekeeping.line();
+        }
+        Ok(changed)
+    }
+
+    /// Does something with the records where blocking is allowed.
+    async fn with_records<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Records) -> Result<T, E> + Send + 'static,
+    {
+        let records = self.records.clone();
+        let answer = tokio::task::spawn_blocking(move || work(&records)).await;
         answer.unwrap_or_else(|error| {
-            Err(StoreError::Failed {
+            Err(E::from(StoreError::Failed {
                 path: PathBuf::from("store"),
                 why: error.to_string(),
-            })
+            }))
         })
     }
 
@@ -260,57 +391,33 @@ impl Engine {
         self.sandboxes
             .publish(served.iter().map(route).collect::<RouteTable>());
     }
-
-    /// Deletes an app with its deployments and its log; tells whether it was there.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn delete_app(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-    ) -> Result<bool, DeployError> {
-        let key = (tenant.clone(), app.clone());
-        let _turn = self.turn(&key).await;
-        let (t, a) = key.clone();
-        if !self.ask(move |store| store.delete_app(&t, &a)).await? {
-            return Ok(false);
-        }
-        lock(&self.served).remove(&key);
-        self.publish();
-        self.logs.delete(tenant, app).await;
-        self.collect_later().await;
-        tracing::info!(%tenant, %app, "app deleted");
-        Ok(true)
-    }
-
-    /// Deletes a tenant that has no apps; tells whether it was there.
-    ///
-    /// # Errors
-    /// [`StoreError::TenantNotEmpty`], or when the store cannot be written.
-    pub async fn delete_tenant(&self, tenant: &TenantName) -> Result<bool, DeployError> {
-        let name = tenant.clone();
-        let deleted = self.ask(move |store| store.delete_tenant(&name)).await?;
-        if deleted {
-            self.collect_later().await;
-            tracing::info!(%tenant, "tenant deleted");
-        }
-        Ok(deleted)
-    }
 }
 
 /// Name of the artifact of an app that has none; no file has it.
 const MISSING: &str = "missing";
 
-/// What the data plane is told about a deployment.
-fn target(record: DeploymentRecord, artifact: PathBuf) -> Target {
+/// What the data plane is told about a deployment: its own variables come before those of the configuration.
+fn target(
+    record: DeploymentRecord,
+    secrets: BTreeMap<SecretName, Secret>,
+    artifact: PathBuf,
+) -> Target {
+    let plain = record.config.into_iter().chain(record.env);
+    let mut env: BTreeMap<_, _> = plain
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
+    env.extend(
+        secrets
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value)),
+    );
     Target {
         tenant: record.tenant,
         app: record.app,
         deployment: record.deployment,
         artifact,
         digest: record.digest,
-        env: record.env,
+        env,
         allow_hosts: record.allow_hosts,
         limits: record.limits,
         isolation: record.isolation,

@@ -13,9 +13,10 @@ use platform_model::DeploymentId;
 use crate::components::Components;
 use crate::data_dir::DataDir;
 use crate::engine::{Engine, Parts};
+use crate::keyring::Keyring;
 use crate::logs::Logs;
 use crate::sandbox::{BoxFuture, CompileFailure, Compiler, Sandboxes};
-use crate::store::SledStore;
+use crate::store::{Records, SledStore};
 
 /// Copies components; refuses those that begin with `bad`.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ impl Compiler for Copier {
 pub(crate) struct Remembered {
     /// Host and deployment, as last published.
     pub(crate) routes: BTreeMap<String, DeploymentId>,
+    /// What the components that were last published see.
+    pub(crate) env: BTreeMap<String, BTreeMap<String, String>>,
     /// Deployments that were warmed.
     pub(crate) warmed: Vec<DeploymentId>,
     /// Deployments that were discarded.
@@ -73,10 +76,15 @@ impl Sandboxes for Memory {
     }
 
     fn publish(&self, table: RouteTable) {
-        let routes = table.iter();
-        self.0.lock().unwrap().routes = routes
-            .map(|(host, target)| (host.to_owned(), target.deployment))
-            .collect();
+        let mut remembered = self.0.lock().unwrap();
+        remembered.routes.clear();
+        remembered.env.clear();
+        for (host, target) in table.iter() {
+            let env = target.env.iter();
+            let env = env.map(|(name, value)| (name.clone(), value.expose().to_owned()));
+            remembered.env.insert(host.to_owned(), env.collect());
+            remembered.routes.insert(host.to_owned(), target.deployment);
+        }
     }
 
     fn status(&self) -> BoxFuture<'_, DataStatus> {
@@ -101,7 +109,8 @@ impl Node {
         let dir = DataDir::open(folder).unwrap();
         let sandboxes = Memory::default();
         let engine = Engine::new(Parts {
-            store: Arc::new(SledStore::open(&dir.store()).unwrap()),
+            records: Records::new(Arc::new(SledStore::open(&dir.store()).unwrap())),
+            keyring: Keyring::open(folder, None, false).unwrap(),
             components: Components::open(dir.components()).unwrap(),
             artifacts: dir.artifacts(),
             compiler: Arc::new(Copier),
@@ -125,6 +134,13 @@ impl Node {
             .collect();
         names.sort();
         names
+    }
+
+    /// What the app `shop` of the default tenant sees, as `NAME=VALUE`.
+    pub(crate) fn env(&self) -> Vec<String> {
+        let remembered = self.sandboxes.0.lock().unwrap();
+        let env = remembered.env.get("shop.localhost").into_iter().flatten();
+        env.map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     /// Host and deployment, as last published.

@@ -11,25 +11,31 @@
 //! | module | what |
 //! |---|---|
 //! | [`data_dir`] | the data folder and its lock |
-//! | [`store`] | what the node remembers: the trait and its implementation on sled |
+//! | [`store`] | what the node remembers: keys and values with transactions, on sled, and typed records above |
 //! | [`components`] | uploaded components on disk |
 //! | [`sandbox`] | the neighbours as traits: compiler and data plane |
 //! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |
 //! | [`logs`] | what components write |
 //! | [`metrics`] | what is counted, as a page for Prometheus |
+//! | [`sealing`] | values that the disk does not tell |
+//! | [`keyring`] | the keys that seal them |
+//! | [`check`] | whether a data folder is in itself as it should be |
 //! | [`problem`] | errors of the API, with their codes |
 //! | [`api`] | the admin API |
 
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod check;
 pub mod components;
 pub mod data_dir;
 pub mod engine;
 #[cfg(test)]
 mod fake;
+pub mod keyring;
 pub mod logs;
 pub mod metrics;
 pub mod problem;
 pub mod sandbox;
+pub mod sealing;
 pub mod store;

@@ -5,11 +5,13 @@
 use std::io;
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 use platform_data::WarmError;
 use platform_model::Problem;
 
-use crate::engine::DeployError;
+use crate::engine::{DeployError, SecretError, SettingsError, TenantError, TokenError, Unexpected};
+use crate::keyring::KeyringError;
 use crate::sandbox::CompileFailure;
 use crate::store::StoreError;
 
@@ -42,6 +44,16 @@ codes! {
     TokenMissing = UNAUTHORIZED, "token-missing", "No token";
     /// Another token.
     TokenWrong = UNAUTHORIZED, "token-wrong", "Wrong token";
+    /// A token that is no longer good.
+    TokenExpired = UNAUTHORIZED, "token-expired", "Token expired";
+    /// Too many wrong tokens.
+    TooManyFailures = TOO_MANY_REQUESTS, "too-many-failures", "Too many wrong tokens";
+    /// Too many requests.
+    RateLimited = TOO_MANY_REQUESTS, "rate-limited", "Too many requests";
+    /// The token is of a tenant, and this is the node's.
+    ScopeInsufficient = FORBIDDEN, "scope-insufficient", "Token of too little";
+    /// The token's role is too low.
+    RoleInsufficient = FORBIDDEN, "role-insufficient", "Role too low";
     /// No such path.
     PathUnknown = NOT_FOUND, "path-unknown", "No such path";
     /// The path is there, the method is not.
@@ -58,14 +70,40 @@ codes! {
     BodyIncomplete = BAD_REQUEST, "body-incomplete", "Incomplete body";
     /// The body is too long.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "Body too large";
+    /// `If-Match` is not understood.
+    EtagInvalid = BAD_REQUEST, "etag-invalid", "Invalid entity tag";
+    /// It is not in the state that `If-Match` names.
+    PreconditionFailed = PRECONDITION_FAILED, "precondition-failed", "Changed meanwhile";
+    /// `Idempotency-Key` is not understood.
+    IdempotencyKeyInvalid = BAD_REQUEST, "idempotency-key-invalid", "Invalid idempotency key";
+    /// The key came with another request before.
+    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "Idempotency key of another request";
+    /// A request with the key is on its way.
+    IdempotencyRunning = CONFLICT, "idempotency-running", "Request being carried out";
+    /// A request with the key was carried out, and its answer is not known.
+    IdempotencyAnswerLost = CONFLICT, "idempotency-answer-lost", "Answer lost";
     /// A value of a deploy is not possible.
     DeployInvalid = UNPROCESSABLE_ENTITY, "deploy-invalid", "Invalid deploy request";
     /// No such tenant.
     TenantUnknown = NOT_FOUND, "tenant-not-found", "No such tenant";
     /// The tenant has apps.
     TenantNotEmpty = CONFLICT, "tenant-not-empty", "Tenant not empty";
+    /// A quota is not possible.
+    QuotasInvalid = UNPROCESSABLE_ENTITY, "quotas-invalid", "Invalid quotas";
+    /// The token that is wanted is not possible.
+    TokenInvalid = UNPROCESSABLE_ENTITY, "token-invalid", "Invalid token request";
+    /// No such token.
+    TokenUnknown = NOT_FOUND, "token-not-found", "No such token";
     /// No such app.
     AppUnknown = NOT_FOUND, "app-not-found", "No such app";
+    /// Configuration or a secret is not possible.
+    SettingsInvalid = UNPROCESSABLE_ENTITY, "settings-invalid", "Invalid settings";
+    /// No such secret.
+    SecretUnknown = NOT_FOUND, "secret-not-found", "No such secret";
+    /// A secret does not open.
+    SecretUnreadable = INTERNAL_SERVER_ERROR, "secret-unreadable", "Secret cannot be opened";
+    /// The node's key is not the node's to change.
+    KeyForeign = CONFLICT, "key-from-environment", "Key comes from the environment";
     /// No such deployment.
     DeploymentUnknown = NOT_FOUND, "deployment-not-found", "No such deployment";
     /// The tenant has no such component.
@@ -83,14 +121,20 @@ codes! {
     StartTimeout = GATEWAY_TIMEOUT, "start-timeout", "Component not ready in time";
     /// The node could not make a VM.
     VmUnavailable = SERVICE_UNAVAILABLE, "vm-unavailable", "No VM available";
+    /// The tenant would have more than it may.
+    QuotaExceeded = FORBIDDEN, "quota-exceeded", "Quota exceeded";
     /// Somebody else changed the app.
-    Conflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    DeployConflict = CONFLICT, "deploy-conflict", "Deploy conflict";
+    /// Somebody else changed the same thing at the same time.
+    Conflict = CONFLICT, "conflict", "Conflict";
     /// As many read logs as can.
     LogReaders = TOO_MANY_REQUESTS, "too-many-log-readers", "Too many log readers";
     /// No room on the disk.
     DiskFull = INSUFFICIENT_STORAGE, "disk-full", "Disk full";
     /// The store failed.
     StoreFailed = INTERNAL_SERVER_ERROR, "store-failed", "Store failed";
+    /// The node has a bug.
+    Internal = INTERNAL_SERVER_ERROR, "internal", "Bug of the node";
     /// The node is going down.
     Stopping = SERVICE_UNAVAILABLE, "stopping", "Node is stopping";
 }
@@ -104,6 +148,8 @@ pub struct ApiError {
     pub word: &'static str,
     /// What happened and what to do.
     pub detail: String,
+    /// Seconds after which it may be tried again, where that helps.
+    pub wait: Option<u64>,
 }
 
 impl ApiError {
@@ -113,7 +159,15 @@ impl ApiError {
             code,
             word: code.entry().1,
             detail: detail.into(),
+            wait: None,
         }
+    }
+
+    /// The same error, which tells when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.wait = Some(seconds);
+        self
     }
 
     /// The error as a client sees it.
@@ -131,6 +185,13 @@ impl IntoResponse for ApiError {
         let (status, _, _) = self.code.entry();
         let mut response = status.into_response();
         response.extensions_mut().insert(self.problem());
+        let headers = response.headers_mut();
+        if let Some(wait) = self.wait {
+            headers.insert(RETRY_AFTER, wait.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
@@ -139,11 +200,17 @@ impl From<DeployError> for ApiError {
     fn from(error: DeployError) -> Self {
         let detail = error.to_string();
         let code = match error {
-            DeployError::Request(_) => Code::DeployInvalid,
+            DeployError::Request(_) | DeployError::Env(_) | DeployError::NameOfSecret(_) => {
+                Code::DeployInvalid
+            }
+            DeployError::Secret(error) => return error.into(),
             DeployError::ComponentUnknown { .. } => Code::ComponentUnknown,
             DeployError::Compile(CompileFailure::Rejected { code: word, .. }) => {
                 let code = Code::ComponentRejected;
-                return Self { code, word, detail };
+                return Self {
+                    word,
+                    ..Self::new(code, detail)
+                };
             }
             DeployError::Compile(CompileFailure::Limit(_)) => Code::CompileLimit,
             DeployError::Compile(CompileFailure::DiskFull(_)) => Code::DiskFull,
@@ -152,6 +219,9 @@ impl From<DeployError> for ApiError {
             DeployError::Warm(WarmError::Timeout(_)) => Code::StartTimeout,
             DeployError::Warm(WarmError::Unavailable(_)) => Code::VmUnavailable,
             DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
+            DeployError::Quota(_) => Code::QuotaExceeded,
+            DeployError::NumberTaken(_) => Code::DeployConflict,
+            DeployError::Tenant(error) => return error.into(),
             DeployError::Store(error) => return error.into(),
             DeployError::Io(error) => return error.into(),
             DeployError::RecordMissing(_) => Code::StoreFailed,
@@ -160,13 +230,82 @@ impl From<DeployError> for ApiError {
     }
 }
 
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        let code = match error {
+            TenantError::Unknown(_) => Code::TenantUnknown,
+            TenantError::NotEmpty(_) => Code::TenantNotEmpty,
+            TenantError::Quotas(_) | TenantError::Policy(_) => Code::QuotasInvalid,
+            TenantError::Unexpected(error) => return error.into(),
+            TenantError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Request(_) => Code::TokenInvalid,
+            TokenError::Tenant(error) => return error.into(),
+            TokenError::Unknown(_) => Code::TokenUnknown,
+            TokenError::Quota(_) => Code::QuotaExceeded,
+            TokenError::Random(_) | TokenError::Id(_) => Code::Internal,
+            TokenError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SettingsError> for ApiError {
+    fn from(error: SettingsError) -> Self {
+        let code = match error {
+            SettingsError::AppUnknown(..) => Code::AppUnknown,
+            SettingsError::SecretUnknown(_) => Code::SecretUnknown,
+            SettingsError::NameOfSecret(_)
+            | SettingsError::NameOfConfig(_)
+            | SettingsError::TooMany
+            | SettingsError::Env(_) => Code::SettingsInvalid,
+            SettingsError::Quota(_) => Code::QuotaExceeded,
+            SettingsError::Unexpected(error) => return error.into(),
+            SettingsError::Tenant(error) => return error.into(),
+            SettingsError::Secret(error) => return error.into(),
+            SettingsError::Deploy(error) => return error.into(),
+            SettingsError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SecretError> for ApiError {
+    fn from(error: SecretError) -> Self {
+        let code = match error {
+            SecretError::ZeroByte(_) => Code::SettingsInvalid,
+            SecretError::Value { .. } | SecretError::Gone(..) | SecretError::Answer(_) => {
+                Code::SecretUnreadable
+            }
+            SecretError::Keyring(KeyringError::Foreign) => Code::KeyForeign,
+            SecretError::Keyring(_) => Code::StoreFailed,
+            SecretError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Unexpected> for ApiError {
+    fn from(error: Unexpected) -> Self {
+        Self::new(Code::PreconditionFailed, error.to_string())
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match error {
             StoreError::DiskFull { .. } => Code::DiskFull,
-            StoreError::TenantNotEmpty(_) => Code::TenantNotEmpty,
-            StoreError::NumberTaken(_) => Code::Conflict,
-            StoreError::Damaged { .. } | StoreError::Failed { .. } => Code::StoreFailed,
+            StoreError::Conflict { .. } => Code::Conflict,
+            StoreError::Damaged { .. } | StoreError::Failed { .. } | StoreError::TooLarge(_) => {
+                Code::StoreFailed
+            }
         };
         Self::new(code, error.to_string())
     }

@@ -1,22 +1,63 @@
-//! What the node remembers: tenants, components, apps and their deployments.
+//! What the node remembers.
 //!
-//! [`MetadataStore`] is the contract; [`SledStore`] keeps it on the disk of one host. A write that was answered with
-//! `Ok` is on the disk: it survives the process being killed and the power going away.
+//! ```text
+//! engine ── records: typed, one file a kind ── MetadataStore: keys, values, transactions ── sled
+//!                                                                                       └── etcd, for many hosts
+//! ```
+//!
+//! [`MetadataStore`] is the contract with whatever keeps the bytes: a small ordered map with transactions, which is what
+//! etcd offers and what [`SledStore`] keeps on the disk of one host. [`records`] says which kinds of things there are,
+//! once, above it. A write that was answered with `Ok` is on the disk: it survives the process being killed and the
+//! power going away.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use platform_model::{
-    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, TenantName,
-};
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 mod manifest;
+pub mod records;
 mod sled_store;
+mod transaction;
 
-pub use manifest::OpenError;
+pub use manifest::{FORMAT, OpenError};
+pub use records::{Change, Records};
 pub use sled_store::SledStore;
+pub use transaction::{MAX_OPERATIONS, Operation, Precondition, Transaction};
+
+/// The format of the state in a folder, as it says it itself; none where there is none.
+///
+/// # Errors
+/// When it cannot be read, or is newer than this version knows.
+pub fn format_of(folder: &Path) -> Result<Option<u32>, OpenError> {
+    let manifest = manifest::Manifest::read(folder)?;
+    Ok(manifest.map(|manifest| manifest.format))
+}
+
+/// When a value was written: the number of the write, which counts up over the whole store. A later write has a higher
+/// one. It is the ETag of what the API gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A value with the write that it comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value.
+    pub value: Vec<u8>,
+    /// When it was written.
+    pub revision: Revision,
+}
+
+impl fmt::Debug for Versioned {
+    /// Without the value, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {}", self.value.len(), self.revision)
+    }
+}
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +71,10 @@ pub enum StoreError {
         free: u64,
     },
     /// A record cannot be read.
-    #[error("the record {key} in {} is damaged: restore the folder from a backup", .path.display())]
+    #[error("the record {key} of the store is damaged: restore the data folder from a backup")]
     Damaged {
         /// Key of the record.
         key: String,
-        /// The store's folder.
-        path: PathBuf,
     },
     /// The disk failed: the node must be started again before it can write.
     #[error("the store in {} has failed ({why}): look after the disk, then start cloisterd again", .path.display())]
@@ -45,194 +84,52 @@ pub enum StoreError {
         /// What the disk or the database said.
         why: String,
     },
-    /// The tenant has apps.
-    #[error("the tenant has {0} app(s): delete them first")]
-    TenantNotEmpty(u64),
-    /// The deployment's number is not the next one of its app.
-    #[error("deployment {0} of the app was made by somebody else in the meantime: try again")]
-    NumberTaken(DeploymentId),
+    /// A precondition does not hold: somebody else was there first. Nothing was changed.
+    #[error("{key} was changed by somebody else in the meantime: look at it again")]
+    Conflict {
+        /// The key, or the start of the keys, that is not as it was expected to be.
+        key: String,
+    },
+    /// The transaction has more operations than a store has to take. Nothing was changed.
+    #[error(
+        "a change of {0} records at once is more than the {MAX_OPERATIONS} that are possible: change fewer"
+    )]
+    TooLarge(usize),
 }
 
-/// A tenant as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantRecord {
-    /// Its name.
-    pub tenant: TenantName,
-    /// When it was created.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-}
-
-/// A component that a tenant has uploaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComponentRecord {
-    /// The tenant.
-    pub tenant: TenantName,
-    /// The component.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When it was uploaded, the last time.
-    #[serde(with = "time::serde::rfc3339")]
-    pub uploaded_at: OffsetDateTime,
-}
-
-/// An app as it is stored: its pointer to the deployment that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AppRecord {
-    /// The tenant that it belongs to.
-    pub tenant: TenantName,
-    /// Its name.
-    pub app: AppName,
-    /// The deployment that answers its requests.
-    pub active: DeploymentId,
-    /// The highest number that a deployment of it was given.
-    pub last: DeploymentId,
-    /// How many deployments it has.
-    pub deployments: u64,
-    /// When its first deployment was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-}
-
-/// A deployment as it is stored. It never changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeploymentRecord {
-    /// The tenant that it belongs to.
-    pub tenant: TenantName,
-    /// The app that it is of.
-    pub app: AppName,
-    /// Its number.
-    pub deployment: DeploymentId,
-    /// Its component.
-    pub digest: Digest,
-    /// Its environment variables.
-    pub env: BTreeMap<String, String>,
-    /// Hosts that it may call.
-    pub allow_hosts: Vec<AllowHost>,
-    /// Its limits.
-    pub limits: Limits,
-    /// How much its requests are kept apart.
-    #[serde(default)]
-    pub isolation: Isolation,
-    /// How many VMs it has.
-    #[serde(default)]
-    pub scale: Scale,
-    /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-}
-
-/// What the node remembers. Every method may wait for the disk: call them where blocking is allowed.
+/// Keeps bytes: an ordered map from keys to values with transactions.
 ///
-/// A write is atomic, and on the disk when it answers `Ok`; when it answers `Err`, nothing was changed or
-/// [`StoreError::Failed`] says that the store is out of use.
-pub trait MetadataStore: std::fmt::Debug + Send + Sync + 'static {
-    /// Creates a tenant that is not there; tells whether it did.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    fn create_tenant(&self, tenant: &TenantName, now: OffsetDateTime) -> Result<bool, StoreError>;
-
-    /// A tenant.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn tenant(&self, tenant: &TenantName) -> Result<Option<TenantRecord>, StoreError>;
-
-    /// All tenants by name.
+/// Made so that etcd can be behind it: reads are of one key or of a bounded range, a commit is one compare-and-swap
+/// (`mod_revision` for [`Precondition::At`], 0 for [`Precondition::Absent`], a range compare for
+/// [`Precondition::Empty`]), and no call sees a state that a commit has half made. Nothing else holds over several calls:
+/// what is read and then written needs a precondition.
+///
+/// Every method may wait for the disk or the network: call them where blocking is allowed. Keys are UTF-8 and not empty.
+pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
+    /// The value of a key.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError>;
+    fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError>;
 
-    /// Deletes a tenant and the records of its components; tells whether it was there.
-    ///
-    /// # Errors
-    /// [`StoreError::TenantNotEmpty`], or when the store cannot be written.
-    fn delete_tenant(&self, tenant: &TenantName) -> Result<bool, StoreError>;
-
-    /// Remembers that a tenant has uploaded a component; the tenant is created where it is not there.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    fn put_component(&self, component: &ComponentRecord) -> Result<(), StoreError>;
-
-    /// A component of a tenant.
+    /// At most `limit` of the keys that start with `prefix`, in the order of their bytes, with their values; only those
+    /// that come after the key `after`, where one is given.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn component(
+    fn scan(
         &self,
-        tenant: &TenantName,
-        digest: &Digest,
-    ) -> Result<Option<ComponentRecord>, StoreError>;
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Versioned)>, StoreError>;
 
-    /// All components of all tenants.
+    /// Makes all of a transaction, or nothing. It is on the disk when this answers `Ok`, and all that it wrote has the
+    /// revision that is answered.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    fn components(&self) -> Result<Vec<ComponentRecord>, StoreError>;
-
-    /// Forgets components.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    fn forget_components(&self, components: &[ComponentRecord]) -> Result<(), StoreError>;
-
-    /// Stores a deployment whose number is the next of its app, and makes it the one that answers: creates tenant
-    /// and app where they are not there.
-    ///
-    /// # Errors
-    /// [`StoreError::NumberTaken`], or when the store cannot be written.
-    fn commit_deployment(&self, deployment: &DeploymentRecord) -> Result<(), StoreError>;
-
-    /// The number that the next deployment of an app gets. Numbers go on where an app of the name was deleted: what
-    /// still finishes its requests is never taken for what comes.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn next_deployment(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-    ) -> Result<DeploymentId, StoreError>;
-
-    /// An app.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn app(&self, tenant: &TenantName, app: &AppName) -> Result<Option<AppRecord>, StoreError>;
-
-    /// The apps of a tenant, or of all tenants, by name.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn apps(&self, tenant: Option<&TenantName>) -> Result<Vec<AppRecord>, StoreError>;
-
-    /// A deployment.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn deployment(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-        deployment: DeploymentId,
-    ) -> Result<Option<DeploymentRecord>, StoreError>;
-
-    /// The deployments of an app by number; those of all apps where no app is given.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn deployments(
-        &self,
-        app: Option<(&TenantName, &AppName)>,
-    ) -> Result<Vec<DeploymentRecord>, StoreError>;
-
-    /// Deletes an app and its deployments; tells whether it was there.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    fn delete_app(&self, tenant: &TenantName, app: &AppName) -> Result<bool, StoreError>;
+    /// [`StoreError::Conflict`] where a precondition does not hold. Nothing was changed after any error but
+    /// [`StoreError::Failed`], after which the store takes no more writes and the next start finds the transaction made
+    /// or not made.
+    fn commit(&self, transaction: &Transaction) -> Result<Revision, StoreError>;
 }

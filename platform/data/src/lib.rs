@@ -14,10 +14,12 @@
 //! # Map
 //! | module | what |
 //! |---|---|
-//! | `target`, `plane`, `log_sink` | what the control plane and the daemon call |
+//! | `target`, `routes`, `plane`, `log_sink` | what the control plane and the daemon call |
+//! | `tls` | certificates, by the name that a client asks for |
 //! | `router` | connections, HTTP's rules, the way of one request |
 //! | `link` | the rings to one VM and the exchanges on them |
 //! | `pool` | deployments and their VMs, worker processes |
+//! | `usage` | what deployments, apps and tenants take, counted against policies |
 //! | `egress` | requests that guests send out |
 //! | [`metrics`] | what is counted, and how it is read |
 //! | [`trace`] | which requests are traced, and the spans of which |
@@ -32,10 +34,18 @@ pub mod metrics;
 mod plane;
 mod pool;
 mod router;
+mod routes;
 mod sync;
 mod target;
+mod tls;
 pub mod trace;
+mod usage;
 
 pub use log_sink::{AccessRecord, LogRecord, LogSink, NoLogs};
-pub use plane::{DataConfig, DataPlane, DataStatus, Observe, StartError, WarmError, WarmReport};
-pub use target::{RouteTable, Target};
+pub use plane::{
+    DataConfig, DataPlane, DataStatus, Observe, Outcomes, ProbeError, StartError, WarmError,
+    WarmReport,
+};
+pub use routes::{Backend, Destination, HostRoutes, Hsts, PathRoute, RouteTable};
+pub use target::Target;
+pub use tls::{Certificate, CertificateError, CertificateTable};

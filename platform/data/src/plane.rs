@@ -7,26 +7,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use platform_model::{VmStatus, WorkerStatus};
+use tokio::net::TcpListener;
 
 use crate::egress::Egress;
 use crate::metrics::{DataMetrics, Registry};
 use crate::pool::Pool;
 use crate::router::observe::Observer;
 use crate::router::server::Server;
-use crate::router::service::Service;
+use crate::router::service::{self, Service};
 use crate::router::table::Table;
+use crate::tls::{self, CertificateTable};
 use crate::trace::{Tracer, Tracing};
 use crate::{LogSink, RouteTable, Target};
-
-/// Header fields that any head may have, so that a request to no app at all is told so.
-const MIN_FIELDS: usize = 100;
 
 /// How the data plane is started.
 #[derive(Clone)]
 pub struct DataConfig {
     /// Where it listens for HTTP; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where it listens for HTTPS, if it does; port 0 picks a free one.
+    pub listen_tls: Option<SocketAddr>,
     /// The executable of the worker; it is started with the one argument `__worker`.
     pub worker: PathBuf,
     /// Where the output of components goes.
@@ -63,15 +65,20 @@ impl Default for Observe {
 /// The data plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be had.
-    #[error("cannot listen on {address}: choose another with --listen")]
+    /// An address cannot be had.
+    #[error("cannot listen on {address}: choose another with {flag}")]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
+        /// The daemon's flag for it.
+        flag: &'static str,
         /// Why.
         #[source]
         source: std::io::Error,
     },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
 }
 
 /// What starting a target took.
@@ -100,6 +107,26 @@ pub enum WarmError {
     Stopped,
 }
 
+/// A target did not answer a probe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// It failed; the text says how.
+    #[error("the component did not answer: {0}")]
+    Failed(String),
+    /// It took too long.
+    #[error("the component did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+/// How the requests of a target ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Requests that were handed to it.
+    pub requests: u64,
+    /// Those that were answered with a status from 500 on, by it or for it, or cut off.
+    pub errors: u64,
+}
+
 /// What the data plane is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataStatus {
@@ -117,6 +144,7 @@ pub struct DataPlane {
 
 struct Inner {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     pool: Pool,
     service: Arc<Service>,
     server: Arc<Server>,
@@ -126,16 +154,14 @@ impl DataPlane {
     /// Listens; until the first table is published, requests get 503. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When an address cannot be had.
     pub fn start(config: DataConfig) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen {
-            address: config.listen,
-            source,
-        };
-        let listener = std::net::TcpListener::bind(config.listen).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen(config.listen, "--listen")?;
+        let secure = config.listen_tls;
+        let secure = secure
+            .map(|address| listen(address, "--listen-tls"))
+            .transpose()?;
+        let tls_address = secure.as_ref().map(|(_, address)| *address);
         let registry = Arc::new(Registry::new(config.observe.listed_apps));
         let observer = Observer {
             registry: Arc::clone(&registry),
@@ -151,12 +177,19 @@ impl DataPlane {
             registry,
             config.templates,
         );
-        let service = Arc::new(Service::new(observer));
+        let tls_port = tls_address.map(|address| address.port());
+        let service = Arc::new(Service::new(observer, tls_port));
         let server = Arc::new(Server::new(Arc::clone(&service)));
-        tokio::spawn(Arc::clone(&server).accept(listener));
+        if let Some((listener, _)) = secure {
+            let acceptor = tls::acceptor(Arc::clone(&service.certificates));
+            let acceptor = acceptor.map_err(|error| StartError::Tls(error.to_string()))?;
+            tokio::spawn(Arc::clone(&server).accept(listener, Some(acceptor)));
+        }
+        tokio::spawn(Arc::clone(&server).accept(listener, None));
         Ok(Self {
             inner: Arc::new(Inner {
                 address,
+                tls_address,
                 pool,
                 service,
                 server,
@@ -168,6 +201,12 @@ impl DataPlane {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.address
+    }
+
+    /// The address that it listens on for HTTPS, if it does.
+    #[must_use]
+    pub fn local_tls_addr(&self) -> Option<SocketAddr> {
+        self.inner.tls_address
     }
 
     /// Starts a VM for `target` and waits until its guest is ready for requests. The VM is kept until the target is
@@ -183,6 +222,40 @@ impl DataPlane {
         warmed
     }
 
+    /// Asks a target that was warmed or published for `path` with a GET, through its VM and past the route table, and
+    /// waits for the whole answer; its status.
+    ///
+    /// # Errors
+    /// When there is no answer of the component's within `time`, or it is cut off.
+    pub async fn probe(
+        &self,
+        target: &Arc<Target>,
+        path: &str,
+        time: Duration,
+    ) -> Result<u16, ProbeError> {
+        let deployment = self.inner.pool.deployment(target, false);
+        let asked = async {
+            let answer = service::probe(&deployment, path).await;
+            let answer = answer.map_err(|reject| ProbeError::Failed(reject.problem("").detail))?;
+            let status = answer.status().as_u16();
+            let mut body = answer.into_body();
+            while let Some(frame) = body.frame().await {
+                frame.map_err(|error| ProbeError::Failed(error.to_string()))?;
+            }
+            Ok(status)
+        };
+        let late = |_| ProbeError::Timeout(time);
+        tokio::time::timeout(time, asked).await.map_err(late)?
+    }
+
+    /// Requests that were handed to a target since it was last started, and those of them that failed. Nothing where
+    /// it does not run.
+    #[must_use]
+    pub fn outcomes(&self, target: &Target) -> Option<Outcomes> {
+        let (requests, errors) = self.inner.pool.outcomes(&target.key())?;
+        Some(Outcomes { requests, errors })
+    }
+
     /// Stops the VM of a target that was warmed and never published. One that is published is left alone.
     pub fn discard(&self, target: &Target) {
         self.inner.pool.discard(&target.key());
@@ -191,28 +264,20 @@ impl DataPlane {
     /// Serves `table` from now on. Targets that are no longer in it finish what they have in flight and are stopped.
     pub fn publish(&self, table: RouteTable) {
         let inner = &self.inner;
-        let mut routes = Table {
-            published: true,
-            ..Table::default()
-        };
         let mut kept = HashSet::new();
-        let mut fields = 0;
-        for (host, target) in table.iter() {
-            kept.insert(target.key());
-            fields = fields.max(target.limits.header_count as usize);
-            routes
-                .routes
-                .insert(host.to_owned(), inner.pool.deployment(target, true));
-        }
-        inner
-            .server
-            .max_fields
-            .store(fields.max(MIN_FIELDS), Ordering::Relaxed);
-        let before = inner.service.table.swap(Arc::new(routes));
+        let table = Table::compile(table, &inner.pool, &mut kept);
+        let fields = table.max_fields;
+        inner.server.max_fields.store(fields, Ordering::Relaxed);
+        let before = inner.service.table.swap(Arc::new(table));
         inner.pool.keep(&kept);
         if !before.published {
             inner.pool.clean_templates();
         }
+    }
+
+    /// Serves connections that begin from now on with the certificates of `table`.
+    pub fn publish_certificates(&self, table: CertificateTable) {
+        self.inner.service.certificates.store(Arc::new(table));
     }
 
     /// What is running. Asks the workers for their figures, and waits at most half a second for them.
@@ -233,4 +298,23 @@ impl DataPlane {
         let left = by.saturating_duration_since(tokio::time::Instant::now());
         self.inner.pool.shut_down(left).await;
     }
+}
+
+/// Listens on an address; the one that it got.
+fn listen(
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(|source| StartError::Listen {
+        address,
+        flag,
+        source,
+    })
 }

@@ -1,13 +1,12 @@
-//! What the control plane asks the data plane to serve: targets, and the table of host names that lead to them.
+//! What the control plane asks the data plane to serve: a deployment, as a plain value.
 //!
-//! Both are plain values. Nothing here starts, stops or counts anything.
+//! Nothing here starts, stops or counts anything. What leads to a target is in `routes`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use platform_model::{
-    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, TenantName,
+    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, Secret, TenantName,
 };
 
 /// One deployment as the data plane serves it. Immutable: a change is another deployment.
@@ -23,8 +22,8 @@ pub struct Target {
     pub artifact: PathBuf,
     /// The component that the artifact was made of; only reported.
     pub digest: Digest,
-    /// The component's environment.
-    pub env: BTreeMap<String, String>,
+    /// The component's environment. Any of the values may be a secret, so none is shown.
+    pub env: BTreeMap<String, Secret>,
     /// The hosts that it may call.
     pub allow_hosts: Vec<AllowHost>,
     /// What its requests and its VM may use.
@@ -41,41 +40,5 @@ pub(crate) type TargetKey = (TenantName, AppName, DeploymentId);
 impl Target {
     pub(crate) fn key(&self) -> TargetKey {
         (self.tenant.clone(), self.app.clone(), self.deployment)
-    }
-}
-
-/// Host names and the targets that they lead to. Swapped whole.
-#[derive(Debug, Clone, Default)]
-pub struct RouteTable {
-    routes: HashMap<String, Arc<Target>>,
-}
-
-impl RouteTable {
-    /// A table in which every host is unknown.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Leads `host` (without a port, in any case) to `target`. The last one for a host counts.
-    pub fn insert(&mut self, host: &str, target: Arc<Target>) {
-        self.routes.insert(host.to_ascii_lowercase(), target);
-    }
-
-    /// Every host in lower case with its target.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Target>)> {
-        self.routes
-            .iter()
-            .map(|(host, target)| (host.as_str(), target))
-    }
-}
-
-impl FromIterator<(String, Arc<Target>)> for RouteTable {
-    fn from_iter<I: IntoIterator<Item = (String, Arc<Target>)>>(routes: I) -> Self {
-        let mut table = Self::new();
-        for (host, target) in routes {
-            table.insert(&host, target);
-        }
-        table
     }
 }

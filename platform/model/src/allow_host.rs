@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::schema::{self, schema};
+
 /// Longest host name, in characters.
 const MAX_HOST: usize = 253;
 
@@ -119,6 +121,16 @@ impl AllowHost {
             && Host::read(host).is_some_and(|host| host == self.host)
     }
 }
+
+schema!(
+    AllowHost,
+    "AllowHost",
+    schema::free_text(
+        "A host that may be called: `HOST` or `HOST:PORT`, a name or an address.",
+        MAX_HOST + 6,
+        "api.example.com:443",
+    )
+);
 
 impl FromStr for AllowHost {
     type Err = AllowHostError;

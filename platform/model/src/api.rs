@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::{
-    AllowHost, AppName, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits, Scale,
-    ScaleError, TenantName,
+    AllowHost, AppName, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits, Policy,
+    QuotaChanges, Quotas, Scale, ScaleError, SecretName, TenantName,
 };
 
 /// Most entries that a deployment's list of allowed hosts may have.
 pub const MAX_ALLOW_HOSTS: usize = 256;
 
 /// A list, as every listing answers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
     /// What was asked for, in a stable order.
     pub items: Vec<T>,
+    /// What to give as `after` to get what comes next; left out where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// `GET /healthz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     pub status: String,
@@ -39,10 +43,13 @@ pub struct Endpoints {
     /// The address that serves just `/metrics`, `IP:PORT`, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<std::net::SocketAddr>,
+    /// The address that serves the apps over TLS, `IP:PORT`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_tls: Option<std::net::SocketAddr>,
 }
 
 /// A tenant: whose apps share a worker process and nothing else with anybody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tenant {
     /// Its name.
     pub tenant: TenantName,
@@ -51,10 +58,40 @@ pub struct Tenant {
     pub created_at: OffsetDateTime,
     /// How many apps it has.
     pub apps: u64,
+    /// What it may have.
+    pub quotas: Quotas,
+    /// What all its apps together may take at the router.
+    pub policy: Policy,
+    /// What it has.
+    pub usage: Usage,
+}
+
+/// What a tenant has of what its quotas count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Apps.
+    pub apps: u64,
+    /// Deployments of all its apps together.
+    pub deployments: u64,
+    /// Tokens of the tenant and of its apps.
+    pub tokens: u64,
+    /// Disk for components and for what is compiled of them, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What is to be changed of a tenant: what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantChanges {
+    /// Its quotas.
+    pub quotas: QuotaChanges,
+    /// What all its apps together may take at the router: replaced as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// An app: a name that deployments follow each other under.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct App {
     /// The tenant that it belongs to.
     pub tenant: TenantName,
@@ -77,7 +114,7 @@ pub struct App {
 }
 
 /// A deployment: a component with all that it runs with. It never changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deployment {
     /// The tenant that it belongs to.
     pub tenant: TenantName,
@@ -94,8 +131,12 @@ pub struct Deployment {
     pub created_at: OffsetDateTime,
     /// Whether it is the one that answers requests.
     pub active: bool,
-    /// Names of its environment variables. The values are not given back: they may be secrets.
+    /// Names of its environment variables, those of the app's configuration among them. The values are not given back: they
+    /// may be secrets.
     pub env: Vec<String>,
+    /// Versions of its secrets, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, u64>,
     /// Hosts that it may call.
     pub allow_hosts: Vec<AllowHost>,
     /// Its limits.
@@ -109,7 +150,7 @@ pub struct Deployment {
 }
 
 /// What an upload answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComponentUpload {
     /// What the component is called from now on.
     pub digest: Digest,
@@ -135,12 +176,13 @@ pub enum DeployRequestError {
 }
 
 /// What is to be deployed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// A component that this tenant has uploaded.
     pub digest: Digest,
-    /// Environment variables. None by default.
+    /// Environment variables of this deployment, besides those of the app's configuration, and before them where both have one
+    /// of a name. None by default.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Hosts that the component may call. None by default.

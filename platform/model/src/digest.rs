@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::schema::{self, schema};
+
 /// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a digest: it is written sha256: and 64 of 0-9 and a-f")]
@@ -63,6 +65,16 @@ impl Digest {
         Ok(Self(bytes))
     }
 }
+
+schema!(
+    Digest,
+    "Digest",
+    schema::text(
+        "The SHA-256 of a component.",
+        "^sha256:[0-9a-f]{64}$",
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    )
+);
 
 impl FromStr for Digest {
     type Err = DigestError;

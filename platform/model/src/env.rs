@@ -55,10 +55,18 @@ impl FromStr for EnvVar {
 /// # Errors
 /// The first variable that is wrong, or the size.
 pub fn check(env: &BTreeMap<String, String>) -> Result<(), EnvError> {
-    let mut bytes = 0;
+    check_with(env, 0)
+}
+
+/// Checks variables of a deployment that has `others` bytes of variables besides, names and values together.
+///
+/// # Errors
+/// The first variable that is wrong, or the size of all.
+pub fn check_with(env: &BTreeMap<String, String>, others: u64) -> Result<(), EnvError> {
+    let mut bytes = usize::try_from(others).unwrap_or(usize::MAX);
     for (name, value) in env {
         check_one(name, value)?;
-        bytes += name.len() + value.len() + 2;
+        bytes = bytes.saturating_add(name.len() + value.len() + 2);
     }
     if bytes > MAX_ENV_BYTES {
         Err(EnvError::TooLong(bytes))

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::schema;
+
 /// Requests that an instance has at most where nothing else is said.
 const REUSE_REQUESTS: u32 = 128;
 /// Seconds that an instance has at most where nothing else is said.
@@ -40,6 +42,17 @@ pub enum Isolation {
      reuse, reuse:N (an instance has N requests) or reuse:N,Ts (or T seconds)"
 )]
 pub struct IsolationError(String);
+
+schema::schema!(
+    Isolation,
+    "Isolation",
+    schema::text(
+        "How much requests are kept apart: a fresh instance for each (instance), a VM that is put back after each (vm) or \
+         after N of them (vm:N), an instance for several (reuse, reuse:N, reuse:N,Ts).",
+        "^(instance|vm(:[0-9]+)?|reuse(:[0-9]+(,[0-9]+s)?)?)$",
+        "instance"
+    )
+);
 
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,29 +6,37 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
+use utoipa::IntoParams;
 
 use crate::log::LogStreamError;
+use crate::schema;
 use crate::{DeploymentId, LogStream};
 
 /// Which lines are wanted: those that meet all that is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LogQuery {
     /// How many of the lines that are there, counted from the last. All by default.
     pub tail: Option<u64>,
     /// Whether to go on with lines that are written from now on.
+    #[param(required = false)]
     pub follow: bool,
     /// Only lines of this moment or later.
+    #[param(inline)]
     pub since: Option<LogTime>,
     /// Only lines before this moment. With `follow` the answer ends when it has come.
+    #[param(inline)]
     pub until: Option<LogTime>,
     /// Only lines whose text has a match of this regular expression.
     pub grep: Option<String>,
     /// Only lines of the request with this id.
     pub request: Option<String>,
     /// Only lines of these streams. By default all but `access`.
+    #[param(inline)]
     pub stream: Option<LogStreams>,
     /// Only lines of this deployment.
+    #[param(inline)]
     pub deployment: Option<DeploymentId>,
 }
 
@@ -110,9 +118,29 @@ impl fmt::Display for LogTime {
     }
 }
 
+schema::schema!(
+    LogTime,
+    "LogTime",
+    schema::free_text(
+        "A moment: a time of RFC 3339, or how long ago it is, such as 15m.",
+        40,
+        "2h"
+    )
+);
+
 /// A set of streams, as a list with commas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogStreams(u8);
+
+schema::schema!(
+    LogStreams,
+    "LogStreams",
+    schema::text(
+        "Streams, with commas between them.",
+        "^(stdout|stderr|system|access)(,(stdout|stderr|system|access))*$",
+        "stdout,stderr"
+    )
+);
 
 impl LogStreams {
     /// What is shown where nothing else is asked for: all but `access`.

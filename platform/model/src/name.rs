@@ -9,8 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::schema::{self, schema};
+
 /// Longest name, in characters: that of a DNS label.
 pub const MAX_NAME: usize = 63;
+
+/// The rule of a name as a regular expression.
+const PATTERN: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 
 /// The tenant that is meant when none is named. It always exists.
 pub const DEFAULT_TENANT: &str = "default";
@@ -57,7 +62,7 @@ fn check(text: &str) -> Result<(), NameError> {
 
 /// Declares a name: a checked text that is cheap to clone.
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
@@ -108,17 +113,19 @@ macro_rules! name {
                 String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        schema!($type, stringify!($type), schema::text($what, PATTERN, "shop"));
     };
 }
 
 name! {
     /// The name of a tenant: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a hyphen.
-    TenantName
+    TenantName, "The name of a tenant."
 }
 
 name! {
     /// The name of an app within its tenant: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a hyphen.
-    AppName
+    AppName, "The name of an app within its tenant."
 }
 
 impl TenantName {
@@ -163,6 +170,12 @@ impl AppName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeploymentId(pub u64);
+
+schema!(
+    DeploymentId,
+    "DeploymentId",
+    schema::number("The number of a deployment within its app.")
+);
 
 impl fmt::Display for DeploymentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

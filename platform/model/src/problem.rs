@@ -1,12 +1,13 @@
 //! Errors as RFC 9457 describes them, with a stable code.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The media type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// An error as clients see it: `code` is stable, `detail` says what happened and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A URI for the kind of problem; `urn:cloister:problem:CODE`.
     #[serde(rename = "type")]

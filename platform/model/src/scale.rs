@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Most VMs of a deployment.
 const MOST: u32 = 256;
@@ -33,7 +34,7 @@ pub enum ScaleError {
 }
 
 /// How many VMs a deployment has. A field that JSON leaves out has its default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scale {
     /// VMs that are there without any request. Default 0: an idle deployment has none, and the next request starts one

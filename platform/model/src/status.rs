@@ -1,11 +1,12 @@
 //! What the node is doing: the answer of `GET /v1/status`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{AppName, DeploymentId, Isolation, TenantName};
 
 /// The node as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the node.
     pub version: String,
@@ -20,7 +21,7 @@ pub struct Status {
 }
 
 /// How a VM is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
     /// It boots and loads its component.
@@ -34,7 +35,7 @@ pub enum VmState {
 }
 
 /// One VM; or a deployment that has none at the moment, whose next request starts one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmStatus {
     /// The tenant that it belongs to.
     pub tenant: TenantName,
@@ -63,7 +64,7 @@ pub struct VmStatus {
 }
 
 /// One worker process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     /// The tenant whose VMs it holds.
     pub tenant: TenantName,

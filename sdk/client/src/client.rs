@@ -20,6 +20,9 @@ use crate::upload::{Progress, Source};
 /// Time of an operation that only reads or writes what the node knows.
 const QUICK: Duration = Duration::from_secs(30);
 
+/// Items of a page where all of a list is wanted: as many as a node gives at once.
+const PAGE: usize = 1_000;
+
 /// Time of a health check.
 const HEALTH: Duration = Duration::from_secs(5);
 
@@ -293,8 +296,35 @@ impl Client {
         self.transport.json(request).await
     }
 
+    /// All of a list, page by page.
     async fn list<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<Vec<T>, ClientError> {
-        self.get::<List<T>>(segments).await.map(|list| list.items)
+        let mut items = Vec::new();
+        let mut after = None::<String>;
+        loop {
+            let page = self.page(segments, PAGE, after.as_deref()).await?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// One page of a list.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        limit: usize,
+        after: Option<&str>,
+    ) -> Result<List<T>, ClientError> {
+        let limit = limit.to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        query.extend(after.map(|after| ("after", after)));
+        let request = self
+            .transport
+            .request(Method::GET, segments, Some(QUICK))
+            .query(&query);
+        self.transport.json(request).await
     }
 
     async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {

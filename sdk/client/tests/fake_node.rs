@@ -18,7 +18,7 @@ use axum::routing::{get, post, put};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use platform_model::{
-    AppName, DeployRequest, Digest, Limits, LogLine, LogStream, Problem, TenantName,
+    AppName, DeployRequest, Digest, Limits, LogLine, LogStream, Problem, Quotas, TenantName, Usage,
 };
 use sdk_client::{Client, ClientError, LogQuery, Progress};
 use serde_json::json;
@@ -77,7 +77,7 @@ async fn the_token_is_sent_and_lists_are_unwrapped() {
             if headers.get("authorization").and_then(|v| v.to_str().ok()) != Some("Bearer secret-token") {
                 return problem(StatusCode::UNAUTHORIZED, "token-wrong", "the token is not the node's");
             }
-            json_answer(&json!({"items": [{"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 2}]}))
+            json_answer(&json!({"items": [{"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 2, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}]}))
         }),
     );
     let url = serve(router).await;
@@ -105,6 +105,36 @@ async fn the_token_is_sent_and_lists_are_unwrapped() {
             Some("r-1")
         );
     }
+}
+
+#[tokio::test]
+async fn a_list_is_read_to_its_end() {
+    let router = Router::new().route(
+        "/v1/tenants",
+        get(async |uri: axum::http::Uri| {
+            let page = |name: &str, next: Option<&str>| {
+                let tenant = json!({
+                    "tenant": name, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(),
+                    "policy": {}, "usage": Usage::default(),
+                });
+                json_answer(&json!({"items": [tenant], "next": next}))
+            };
+            match uri.query() {
+                Some("limit=1000") => page("a", Some("a/b&c")),
+                Some("limit=1000&after=a%2Fb%26c") => page("b", None),
+                other => problem(StatusCode::BAD_REQUEST, "query-invalid", other.unwrap_or_default()),
+            }
+        }),
+    );
+    let client = Client::new(&serve(router).await, None).unwrap();
+    let names: Vec<_> = client
+        .tenants()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|t| t.tenant.to_string())
+        .collect();
+    assert_eq!(names, ["a", "b"]);
 }
 
 #[tokio::test]
@@ -307,7 +337,7 @@ async fn creating_and_deleting() {
         .route(
             "/v1/tenants/{t}",
             put(async |UrlPath(t): UrlPath<String>| {
-                let tenant = json!({"tenant": t, "created_at": "2026-01-02T03:04:05Z", "apps": 0});
+                let tenant = json!({"tenant": t, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()});
                 (StatusCode::CREATED, tenant.to_string())
             })
             .delete(async || {

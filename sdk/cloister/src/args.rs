@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Status,
     /// Print what the node counts, as Prometheus reads it
     Metrics,
-    /// Check whether this host can run a node, and say what to do where it cannot
+    /// Check whether this host can run a node, or whether the data of one is as it should be
     Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(
@@ -198,9 +198,12 @@ pub(crate) struct QuickstartArgs {
 /// `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The folder where a node would keep its data
+    /// The folder where a node would keep its data, or has it
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) data: PathBuf,
+    /// Check the data of a node that does not run, instead of the host: every record, component and sealed value
+    #[arg(long)]
+    pub(crate) store: bool,
 }
 
 /// Reads `NAME=VALUE`, or `NAME` for a variable of this process.

@@ -8,6 +8,7 @@ mod kvm;
 mod memory;
 mod node;
 mod processor;
+mod store;
 mod system;
 
 use std::path::Path;
@@ -114,6 +115,9 @@ pub(crate) async fn run(
     global: &Global,
     terminal: &Terminal,
 ) -> Result<(), CliError> {
+    if args.store {
+        return store::run(&args.data, terminal);
+    }
     let mut checks = host(&args.data);
     checks.extend(node::checks(global).await);
     let failed = checks

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use platform_control::check::CheckError;
 use platform_model::Problem;
 use platform_model::api::DeployRequestError;
 use sdk_client::ClientError;
@@ -72,6 +73,12 @@ pub(crate) enum CliError {
     /// Checks of `doctor` failed; they are on standard output already.
     #[error("{0} of the checks failed: this host cannot run a node as it is")]
     Doctor(usize),
+    /// The data of a node cannot be looked at.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The data of a node is not as it should be; what was found is on standard output already.
+    #[error("{0} thing(s) are not as they should be: restore the folder from a backup")]
+    Store(usize),
     /// Quickstart.
     #[error(transparent)]
     Quickstart(QuickstartError),
@@ -97,9 +104,12 @@ impl CliError {
             Self::Request(_) => exit::USAGE,
             Self::Doctor(_) => exit::HOST,
             Self::Quickstart(QuickstartError::Host(_)) => exit::HOST,
-            Self::Quickstart(_) | Self::Runtime(_) | Self::Output(_) | Self::Json(_) => {
-                exit::FAILURE
-            }
+            Self::Quickstart(_)
+            | Self::Check(_)
+            | Self::Store(_)
+            | Self::Runtime(_)
+            | Self::Output(_)
+            | Self::Json(_) => exit::FAILURE,
         }
     }
 

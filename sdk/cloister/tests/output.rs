@@ -16,7 +16,7 @@ use axum::extract::Path as UrlPath;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use platform_model::{DeployRequest, Digest, Limits, Problem};
+use platform_model::{DeployRequest, Digest, Limits, Problem, Quotas, Usage};
 use serde_json::{Value, json};
 
 const DIGEST: [u8; 32] = [0xab; 32];
@@ -124,7 +124,7 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
     };
     let create = async move |UrlPath(tenant): UrlPath<String>| {
         tenants.lock().unwrap().push(tenant.clone());
-        json!({"tenant": tenant, "created_at": "2026-01-02T03:04:05Z", "apps": 0}).to_string()
+        json!({"tenant": tenant, "created_at": "2026-01-02T03:04:05Z", "apps": 0, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}).to_string()
     };
     let deploy = async move |UrlPath((tenant, app)): UrlPath<(String, String)>, body: String| {
         let request: DeployRequest = serde_json::from_str(&body).unwrap();
@@ -149,7 +149,7 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
         .route(
             "/v1/tenants",
             get(items(
-                json!({"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 1}),
+                json!({"tenant": "acme", "created_at": "2026-01-02T03:04:05Z", "apps": 1, "quotas": Quotas::default(), "policy": {}, "usage": Usage::default()}),
             )),
         )
         .route("/v1/tenants/{t}", put(create))

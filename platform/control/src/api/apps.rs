@@ -1,68 +1,97 @@
 //! Apps.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use http::StatusCode;
-use platform_model::{App, AppName, List, TenantName};
+use platform_model::{App, AppName, List, Scope, TenantName};
 
 use super::Api;
-use super::input::{OfApp, OfTenant};
+use super::auth::Principal;
+use super::etag::Tagged;
+use super::input::{OfApp, OfTenant, QueryOf};
+use super::page::PageQuery;
 use super::tenants;
+use crate::engine::Origin;
 use crate::problem::{ApiError, Code};
-use crate::store::{AppRecord, DeploymentRecord, MetadataStore, StoreError};
+use crate::store::records::{AppRecord, DeploymentRecord, Prefix, Stored, TenantRecord};
+use crate::store::{Records, StoreError};
 
-/// The apps of all tenants.
-pub(super) async fn list_all(State(api): State<Api>) -> Result<Json<List<App>>, ApiError> {
+/// The apps that the token may see.
+#[utoipa::path(
+    get, path = "/v1/apps", tag = "apps", operation_id = "list_all_apps", params(PageQuery),
+    responses((status = 200, description = "Apps by tenant and name.", body = List<App>))
+)]
+pub(super) async fn list_all(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    QueryOf(query): QueryOf<PageQuery>,
+) -> Result<Json<List<App>>, ApiError> {
     let found = api
         .engine
-        .ask(|store| with_deployments(store, store.apps(None)?))
+        .ask(move |records| match &principal.scope {
+            Scope::Node => page(records, &Prefix::all(), &query),
+            Scope::Tenant { tenant } => page(records, &AppRecord::of(tenant), &query),
+            Scope::App { tenant, app } => {
+                let found = records.get(&AppRecord::at(tenant, app))?;
+                let found = found.map(|stored| stored.record);
+                Ok((with_deployments(records, found)?, None))
+            }
+        })
         .await?;
     Ok(Json(api.list_of(found)))
 }
 
 /// The apps of a tenant.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps", tag = "apps", operation_id = "list_apps", params(OfTenant, PageQuery),
+    responses((status = 200, description = "Apps by name.", body = List<App>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     OfTenant(tenant): OfTenant,
+    QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<List<App>>, ApiError> {
-    let name = tenant.clone();
-    let found = api
-        .engine
-        .ask(move |store| {
-            let apps = with_deployments(store, store.apps(Some(&name))?)?;
-            // The default tenant is there for whoever asks.
-            let known = name.is_default() || store.tenant(&name)?.is_some();
-            Ok(known.then_some(apps))
-        })
-        .await?;
-    let found = found.ok_or_else(|| tenants::unknown(&tenant))?;
-    Ok(Json(api.list_of(found)))
+    api.known(&tenant).await?;
+    let of = AppRecord::of(&tenant);
+    let found = api.engine.ask(move |records| page(records, &of, &query));
+    Ok(Json(api.list_of(found.await?)))
 }
 
 /// One app.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps/{app}", tag = "apps", operation_id = "get_app", params(OfApp),
+    responses((status = 200, description = "The app.", body = App, headers(("etag" = String, description = "Its state."))))
+)]
 pub(super) async fn get(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
-) -> Result<Json<App>, ApiError> {
-    let key = (tenant.clone(), app.clone());
+) -> Result<Tagged<App>, ApiError> {
+    let key = AppRecord::at(&tenant, &app);
     let found = api
         .engine
-        .ask(move |store| {
-            let found = store.app(&key.0, &key.1)?;
-            with_deployments(store, found.into_iter().collect())
+        .ask(move |records| {
+            let Some(Stored { record, revision }) = records.get(&key)? else {
+                return Ok(None);
+            };
+            let found = with_deployments(records, [record])?.pop();
+            Ok(found.map(|found| (revision, found)))
         })
         .await?;
-    let found = found.into_iter().next();
-    let (record, deployment) = found.ok_or_else(|| unknown(&tenant, &app))?;
-    Ok(Json(api.app_of(record, deployment)))
+    let (revision, (record, deployment)) = found.ok_or_else(|| unknown(&tenant, &app))?;
+    Ok(Tagged(revision, api.app_of(record, deployment)))
 }
 
-/// Deletes an app.
+/// Deletes an app with its deployments and its log.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}/apps/{app}", tag = "apps", operation_id = "delete_app", params(OfApp),
+    responses((status = 204, description = "It is deleted."))
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
+    origin: Origin,
 ) -> Result<StatusCode, ApiError> {
-    if api.engine.delete_app(&tenant, &app).await? {
+    if api.engine.delete_app(&origin, &tenant, &app).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown(&tenant, &app))
@@ -75,27 +104,56 @@ pub(super) fn unknown(tenant: &TenantName, app: &AppName) -> ApiError {
     ApiError::new(Code::AppUnknown, detail)
 }
 
-/// Apps with the deployments that answer. An app that is deleted meanwhile is left out.
+/// Apps with the deployments that answer.
+type Found = Vec<(AppRecord, DeploymentRecord)>;
+
+/// A page of apps, and the cursor of the next.
+fn page(
+    records: &Records,
+    of: &Prefix<AppRecord>,
+    query: &PageQuery,
+) -> Result<(Found, Option<String>), StoreError> {
+    let page = records.page(of, query.after.as_deref(), query.limit())?;
+    let apps = page.items.into_iter().map(|stored| stored.record);
+    Ok((with_deployments(records, apps)?, page.next))
+}
+
+/// Finds the deployments that answer. An app that is deleted meanwhile is left out.
 fn with_deployments(
-    store: &dyn MetadataStore,
-    apps: Vec<AppRecord>,
-) -> Result<Vec<(AppRecord, DeploymentRecord)>, StoreError> {
-    let mut found = Vec::with_capacity(apps.len());
+    records: &Records,
+    apps: impl IntoIterator<Item = AppRecord>,
+) -> Result<Found, StoreError> {
+    let mut found = Vec::new();
     for app in apps {
-        if let Some(deployment) = store.deployment(&app.tenant, &app.app, app.active)? {
-            found.push((app, deployment));
+        let key = DeploymentRecord::at(&app.tenant, &app.app, app.active);
+        if let Some(deployment) = records.get(&key)? {
+            found.push((app, deployment.record));
         }
     }
     Ok(found)
 }
 
 impl Api {
-    fn list_of(&self, found: Vec<(AppRecord, DeploymentRecord)>) -> List<App> {
+    /// Whether there is a tenant. The default one is there for whoever asks.
+    ///
+    /// # Errors
+    /// That there is none.
+    pub(super) async fn known(&self, tenant: &TenantName) -> Result<(), ApiError> {
+        let key = TenantRecord::at(tenant);
+        let found = self.engine.ask(move |records| records.get(&key)).await?;
+        if found.is_some() || tenant.is_default() {
+            Ok(())
+        } else {
+            Err(tenants::unknown(tenant))
+        }
+    }
+
+    fn list_of(&self, (found, next): (Found, Option<String>)) -> List<App> {
         let apps = found.into_iter();
         let items = apps
             .map(|(app, deployment)| self.app_of(app, deployment))
             .collect();
-        List { items }
+        List { items, next }
     }
 
     fn app_of(&self, record: AppRecord, deployment: DeploymentRecord) -> App {

@@ -1,16 +1,67 @@
-//! The bearer token: who holds it may do everything.
+//! Who sends a request: the bearer token, which is the node's own or one that was made.
 
-use axum::extract::{Request, State};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderValue;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use platform_model::{Role, Scope};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use time::OffsetDateTime;
 
 use super::Api;
+use crate::engine::Refused;
 use crate::problem::{ApiError, Code};
+use crate::store::records::TokenRecord;
 
-/// The hash of the token.
+/// Who the holder of the node's own token is.
+const ADMIN: &str = "admin-token";
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(super) struct Principal {
+    /// The id of the token.
+    pub(super) id: Arc<str>,
+    /// What it is over.
+    pub(super) scope: Scope,
+    /// What it may do there.
+    pub(super) role: Role,
+    /// What it is for.
+    pub(super) label: Option<String>,
+    /// Until when it is good, where it is not the node's own.
+    pub(super) expires_at: Option<OffsetDateTime>,
+}
+
+impl Principal {
+    /// The holder of the node's own token.
+    fn admin() -> Self {
+        Self {
+            id: ADMIN.into(),
+            scope: Scope::Node,
+            role: Role::Admin,
+            label: None,
+            expires_at: None,
+        }
+    }
+}
+
+impl From<TokenRecord> for Principal {
+    fn from(record: TokenRecord) -> Self {
+        Self {
+            id: record.id.to_string().into(),
+            scope: record.scope,
+            role: record.role,
+            label: record.label,
+            expires_at: Some(record.expires_at),
+        }
+    }
+}
+
+/// The hash of the node's own token.
 #[derive(Clone)]
 pub(super) struct Token([u8; 32]);
 
@@ -19,44 +70,74 @@ impl Token {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
-    /// Compares in a time that says nothing about where a difference is: hashes are compared, and all of their bytes.
+    /// Compares in a time that says nothing about where a difference is.
     fn is(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
-        let difference = self
-            .0
-            .iter()
-            .zip(given)
-            .fold(0, |all, (a, b)| all | (a ^ b));
-        std::hint::black_box(difference) == 0
+        self.0.ct_eq(&given).into()
     }
 }
 
-/// Lets a request pass that has the token.
-pub(super) async fn require(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let header = request
-        .headers()
-        .get(AUTHORIZATION)
-        .map(HeaderValue::as_bytes);
-    let error = match header.map(bearer) {
-        Some(Some(given)) if api.token.is(given) => return next.run(request).await,
-        Some(Some(_)) => ApiError::new(
-            Code::TokenWrong,
-            "the token is not the one of this node: take it from the file admin-token in the node's data folder",
-        ),
-        Some(None) => ApiError::new(
-            Code::TokenMissing,
-            "the header authorization has no bearer token: send authorization: Bearer TOKEN",
-        ),
-        None => ApiError::new(
-            Code::TokenMissing,
-            "send the header authorization: Bearer TOKEN; the token is in the file admin-token in the node's data \
-             folder",
-        ),
+/// Lets a request pass that has a token, and tells those behind whose.
+pub(super) async fn authenticate(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let found = match principal(&api, request.headers()).await {
+        Ok(principal) => api.rates.request(&principal.id).map(|()| principal),
+        Err(error) if error.code == Code::TokenWrong => {
+            let counted = api.rates.failure(address(&request));
+            Err(counted.err().unwrap_or(error))
+        }
+        Err(error) => Err(error),
     };
-    let mut response = error.into_response();
-    let bearer = HeaderValue::from_static("Bearer");
-    response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
-    response
+    match found {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The address that a request came from, where it came over a network.
+pub(super) fn address(request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map(|ConnectInfo(address)| address.ip())
+}
+
+/// Whose token a request has.
+async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let header = headers.get(AUTHORIZATION);
+    let Some(header) = header.map(HeaderValue::as_bytes) else {
+        return Err(ApiError::new(
+            Code::TokenMissing,
+            "send the header authorization: Bearer TOKEN; the node's own is in the file admin-token in its data folder",
+        ));
+    };
+    let given = bearer(header).ok_or_else(|| {
+        let detail =
+            "the header authorization has no bearer token: send authorization: Bearer TOKEN";
+        ApiError::new(Code::TokenMissing, detail)
+    })?;
+    if api.token.is(given) {
+        return Ok(Principal::admin());
+    }
+    let wrong = || {
+        ApiError::new(
+            Code::TokenWrong,
+            "the token is none of this node, or was revoked: the node's own is in the file admin-token in its data folder",
+        )
+    };
+    let text = std::str::from_utf8(given).map_err(|_| wrong())?;
+    match api.engine.token_of(text).await? {
+        Ok(record) => Ok(record.into()),
+        Err(Refused::Wrong) => Err(wrong()),
+        Err(Refused::Expired(when)) => {
+            let detail = format!("the token expired at {when}: have another one made");
+            Err(ApiError::new(Code::TokenExpired, detail))
+        }
+    }
 }
 
 /// The token of a header; the scheme is not case-sensitive.

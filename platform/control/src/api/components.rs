@@ -11,6 +11,7 @@ use platform_model::ComponentUpload;
 
 use super::Api;
 use super::input::OfTenant;
+use crate::engine::Origin;
 use crate::problem::{ApiError, Code};
 
 /// Largest component, in bytes.
@@ -26,13 +27,22 @@ const DISCARD_TIME: Duration = Duration::from_secs(30);
 /// How long the next bytes of a body may take.
 const BODY_IDLE: Duration = Duration::from_secs(60);
 
-/// Takes a component.
+/// Takes a component. Sent again, it is the same one: it needs no `Idempotency-Key`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/components", tag = "apps", operation_id = "upload_component", params(OfTenant),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component, up to 256 MiB."),
+    responses((status = 201, description = "It is there.", body = ComponentUpload))
+)]
 pub(super) async fn upload(
     State(api): State<Api>,
     OfTenant(tenant): OfTenant,
+    origin: Origin,
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<(StatusCode, Json<ComponentUpload>), ApiError> {
+    if !origin.creates_tenants() {
+        api.known(&tenant).await?;
+    }
     let length = headers.get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_COMPONENT) {
@@ -45,7 +55,7 @@ pub(super) async fn upload(
         }
         upload.write(&bytes).await?;
     }
-    let uploaded = api.engine.uploaded(&tenant, upload).await?;
+    let uploaded = api.engine.uploaded(&origin, &tenant, upload).await?;
     Ok((StatusCode::CREATED, Json(uploaded)))
 }
 

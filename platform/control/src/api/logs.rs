@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
-use platform_model::LogQuery;
+use platform_model::{LogLine, LogQuery};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -18,21 +18,24 @@ use super::apps;
 use super::input::{OfApp, QueryOf};
 use crate::logs::{Filter, Follower, History, Reader};
 use crate::problem::{ApiError, Code};
+use crate::store::records::AppRecord;
 
 /// Time without a line after which a follower gets an empty one: so it is noticed when nobody listens any more.
 const IDLE: Duration = Duration::from_secs(15);
 
-/// What an app wrote.
+/// What an app wrote: one JSON object a line.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/apps/{app}/logs", tag = "apps", operation_id = "read_logs",
+    params(OfApp, LogQuery),
+    responses((status = 200, description = "Lines in the order of writing.", body = LogLine, content_type = "application/x-ndjson"))
+)]
 pub(super) async fn read(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
     QueryOf(query): QueryOf<LogQuery>,
 ) -> Result<Response, ApiError> {
-    let key = (tenant.clone(), app.clone());
-    let known = api
-        .engine
-        .ask(move |store| store.app(&key.0, &key.1))
-        .await?;
+    let key = AppRecord::at(&tenant, &app);
+    let known = api.engine.ask(move |records| records.get(&key)).await?;
     if known.is_none() {
         return Err(apps::unknown(&tenant, &app));
     }

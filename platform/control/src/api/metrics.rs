@@ -9,7 +9,11 @@ use http::header::CONTENT_TYPE;
 use super::Api;
 use crate::metrics::{self, Metrics};
 
-/// On the admin address, for whoever may see the whole node.
+/// What the node counts, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "node", operation_id = "get_metrics",
+    responses((status = 200, description = "The figures, in Prometheus' text format.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn of_node(State(api): State<Api>) -> Response {
     page(&api.metrics).await
 }

@@ -12,32 +12,62 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::fake::Node;
 
+mod access;
+mod audit;
+mod describe;
+mod once;
+mod pages;
+mod quotas;
+mod settings;
+mod tokens;
+
 const TOKEN: &str = "0123456789abcdef";
 
 /// A node's API on a fresh folder.
 struct Client {
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
     node: Node,
+    api: Api,
     router: Router,
     stop: CancellationToken,
 }
 
 impl Client {
     async fn new() -> Self {
+        Self::limited(0).await
+    }
+
+    /// With so many requests in a second for each token.
+    async fn limited(requests_per_second: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let node = Node::start(folder.path()).await;
+        let client = Self::of(folder.path(), requests_per_second).await;
+        Self {
+            _folder: Some(folder),
+            ..client
+        }
+    }
+
+    /// On this folder.
+    async fn on(folder: &std::path::Path) -> Self {
+        Self::of(folder, 0).await
+    }
+
+    async fn of(folder: &std::path::Path, requests_per_second: u32) -> Self {
+        let node = Node::start(folder).await;
         let about = About {
             version: "1.2.3",
             wasmtime: "48",
             started: Instant::now(),
             spans: None,
+            requests_per_second,
         };
         let stop = CancellationToken::new();
         let api = Api::new(Arc::clone(&node.engine), TOKEN, about, stop.clone());
-        let router = api.router();
+        let router = api.clone().router();
         Self {
-            _folder: folder,
+            _folder: None,
             node,
+            api,
             router,
             stop,
         }
@@ -47,13 +77,31 @@ impl Client {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// Calls with the token; status and JSON.
+    /// Calls with the node's own token; status and JSON.
     async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", format!("Bearer {TOKEN}"));
+        self.call_as(Some(TOKEN), method, path, body).await
+    }
+
+    /// Calls with a token; status and JSON.
+    async fn call_as(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         json_of(self.send(request.body(body.into()).unwrap()).await).await
+    }
+
+    /// Makes a token; its text.
+    async fn token(&self, path: &str, request: &Value) -> String {
+        let (status, created) = self.call("POST", path, request.to_string()).await;
+        assert_eq!(status, 201, "{created}");
+        created["token"].as_str().unwrap().to_owned()
     }
 
     async fn upload(&self, content: &'static str) -> String {
@@ -80,8 +128,10 @@ async fn json_of(response: Response) -> (u16, Value) {
             "application/problem+json"
         );
     }
+    let is_json = (response.headers().get("content-type"))
+        .is_some_and(|kind| kind.to_str().unwrap().ends_with("json"));
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    let body = if body.is_empty() {
+    let body = if body.is_empty() || !is_json {
         Value::Null
     } else {
         serde_json::from_slice(&body).unwrap()
@@ -165,6 +215,11 @@ async fn tenants_come_and_go() {
     assert_eq!(client.call("PUT", "/v1/tenants/acme", "").await.0, 201);
     assert_eq!(client.call("PUT", "/v1/tenants/acme", "").await.0, 200);
     assert_eq!(client.call("GET", "/v1/tenants/acme/apps", "").await.0, 200);
+    let (_, tenant) = client.call("GET", "/v1/tenants/acme", "").await;
+    assert_eq!(
+        tenant["usage"],
+        json!({"apps": 0, "deployments": 0, "tokens": 0, "disk_bytes": 0})
+    );
     assert_eq!(client.call("DELETE", "/v1/tenants/acme", "").await.0, 204);
     let (status, body) = client.call("DELETE", "/v1/tenants/acme", "").await;
     assert_eq!((status, &body["code"]), (404, &json!("tenant-not-found")));
@@ -469,6 +524,7 @@ async fn metrics_need_the_token_but_on_a_listener_of_their_own() {
     let response = client.send(request.body(Body::empty()).unwrap()).await;
     let node = Node::start(tempfile::tempdir().unwrap().path()).await;
     let about = About {
+        requests_per_second: 0,
         version: "1.2.3",
         wasmtime: "48",
         started: Instant::now(),

@@ -1,5 +1,6 @@
 //! Around every answer: a request id, the body of a problem, and a line in the node's log.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -18,10 +19,17 @@ const REQUEST_ID: &str = "x-request-id";
 /// Numbers the requests.
 static REQUESTS: AtomicU64 = AtomicU64::new(1);
 
-pub(super) async fn trace(request: Request, next: Next) -> Response {
+/// The id of a request.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     let id = format!("admin-{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    request
+        .extensions_mut()
+        .insert(RequestId(id.as_str().into()));
     let begin = Instant::now();
     // Whatever the node's log has to say meanwhile carries the id.
     let span = tracing::info_span!("admin", request = %id);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use platform_model::Digest;
 use time::{Duration, OffsetDateTime};
 
+use super::usage::{self, Cost, bytes};
 use super::{DeployError, Engine, lock};
-use crate::store::ComponentRecord;
+use crate::store::records::{AppRecord, ComponentRecord, DeploymentRecord, Prefix, Record as _};
+use crate::store::{Change, Records};
 
 /// How long a component that no deployment uses is kept while the node runs: its deploy may be on its way.
 const GRACE: Duration = Duration::hours(1);
@@ -26,7 +28,9 @@ impl Engine {
         if removed > 0 {
             tracing::info!(removed, "removed artifacts that no app uses");
         }
-        let apps = self.ask(|store| store.apps(None)).await?;
+        let apps = self
+            .ask(|records| records.all::<AppRecord>(&Prefix::all()))
+            .await?;
         let names = apps.into_iter().map(|app| (app.tenant, app.app)).collect();
         self.logs.keep_only(&names)?;
         Ok(())
@@ -46,26 +50,7 @@ impl Engine {
         };
         let before = OffsetDateTime::now_utc() - grace;
         let (kept, forgotten) = self
-            .ask(move |store| {
-                let deployments = store.deployments(None)?;
-                let used: HashSet<_> = deployments
-                    .iter()
-                    .map(|deployment| (&deployment.tenant, deployment.digest))
-                    .collect();
-                let unused = |component: &ComponentRecord| {
-                    !used.contains(&(&component.tenant, component.digest))
-                        && component.uploaded_at <= before
-                };
-                let (forgotten, kept): (Vec<_>, Vec<_>) =
-                    store.components()?.into_iter().partition(unused);
-                store.forget_components(&forgotten)?;
-                let kept: HashSet<Digest> = kept
-                    .into_iter()
-                    .map(|component| component.digest)
-                    .chain(used.into_iter().map(|(_, digest)| digest))
-                    .collect();
-                Ok((kept, forgotten.len()))
-            })
+            .with_records(move |records| forget_unused(records, before))
             .await?;
         let removed = self.components.collect(|digest| kept.contains(digest))?;
         if removed + forgotten > 0 {
@@ -73,6 +58,51 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Components whose records go in one change: each with its tenant's usage.
+const AT_ONCE: usize = 20;
+
+/// Forgets the components that were uploaded before and that no deployment uses: those that are kept, and how many are not.
+fn forget_unused(
+    records: &Records,
+    before: OffsetDateTime,
+) -> Result<(HashSet<Digest>, usize), DeployError> {
+    let deployments = records.all::<DeploymentRecord>(&Prefix::all())?;
+    let used: HashSet<_> = deployments
+        .iter()
+        .map(|deployment| (&deployment.tenant, deployment.digest))
+        .collect();
+    let unused = |component: &ComponentRecord| {
+        !used.contains(&(&component.tenant, component.digest)) && component.uploaded_at <= before
+    };
+    let components = records.all::<ComponentRecord>(&Prefix::all())?;
+    let (forgotten, kept): (Vec<_>, Vec<_>) = components.into_iter().partition(unused);
+    for some in forgotten.chunks(AT_ONCE) {
+        records.change(|change| forget(change, some))?;
+    }
+    let kept = kept
+        .into_iter()
+        .map(|component| component.digest)
+        .chain(used.into_iter().map(|(_, digest)| digest))
+        .collect();
+    Ok((kept, forgotten.len()))
+}
+
+/// Forgets components that are still as they were found.
+fn forget(change: &mut Change<'_>, components: &[ComponentRecord]) -> Result<(), DeployError> {
+    for component in components {
+        if change.get(&component.key())?.as_ref() != Some(component) {
+            continue;
+        }
+        change.delete(&component.key());
+        let cost = Cost {
+            disk_bytes: -bytes(component.disk_bytes()),
+            ..Cost::default()
+        };
+        usage::charge::<DeployError>(change, &component.tenant, cost)?;
+    }
+    Ok(())
 }
 
 /// Removes every file of a folder that is not in `used`; tells how many.

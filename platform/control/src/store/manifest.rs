@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::data_dir;
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]

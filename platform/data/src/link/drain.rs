@@ -214,6 +214,7 @@ impl Drain {
         let passed = place.watch.passed(now);
         let failure = place.exchange.failure.as_ref();
         link.counters.done(header.aux, failure, done, passed);
+        link.usage.charge_cpu(done.cpu_ns);
         if let Some(trace) = place.trace.take() {
             trace.done(header.aux, done);
         }

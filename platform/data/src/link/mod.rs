@@ -36,6 +36,7 @@ use self::renewal::Renewal;
 use crate::metrics::Counters;
 use crate::sync::lock;
 use crate::trace::GuestTrace;
+use crate::usage::Usage;
 use crate::{LogRecord, LogSink, Target};
 
 /// A place for one incoming exchange.
@@ -61,6 +62,7 @@ pub(crate) type Call = Arc<Mutex<Exchange>>;
 /// A link.
 pub(crate) struct Link {
     pub(crate) target: Arc<Target>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) outbox: Outbox,
     places: Box<[Mutex<Place>]>,
     free: Mutex<Vec<u32>>,
@@ -103,6 +105,8 @@ pub(crate) struct Parts {
     pub(crate) logs: Arc<dyn LogSink>,
     /// The figures of the deployment.
     pub(crate) counters: Arc<Counters>,
+    /// What the deployment takes.
+    pub(crate) usage: Arc<Usage>,
     /// How the VM is put back, if it is.
     pub(crate) renewal: Option<Renewal>,
     /// Whether the guest sleeps until it is woken, from the start.
@@ -150,6 +154,7 @@ impl Link {
             traps: AtomicU64::new(0),
             logs: parts.logs,
             counters: parts.counters,
+            usage: parts.usage,
             gate: parts.gate,
             freed: parts.freed,
             leaving: AtomicBool::new(false),

@@ -8,6 +8,8 @@ use sandbox_abi::message::{Done, outcome, reset};
 use super::{CLASSES, EGRESS, Figures, REQUEST_BOUNDS, TRAPS, Times, WAIT_BOUNDS};
 use crate::link::failure::Failure;
 
+/// Index of `5xx` in [`CLASSES`].
+const SERVER_ERROR: usize = 3;
 /// Index of `gone` in [`CLASSES`].
 const GONE: usize = 4;
 
@@ -53,6 +55,8 @@ struct Shard {
     /// Requests that were not told of.
     untold: AtomicU64,
     cut_off: AtomicU64,
+    /// Of those that were cut off, the ones that were not their clients' doing.
+    broken: AtomicU64,
     queue_wait: Histogram<{ WAIT_BOUNDS.len() + 1 }>,
     cold_start: Histogram<{ WAIT_BOUNDS.len() + 1 }>,
     vm_starts: AtomicU64,
@@ -70,6 +74,7 @@ impl Shard {
             requests: zeros(),
             duration: Histogram::new(),
             cut_off: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
             queue_wait: Histogram::new(),
             cold_start: Histogram::new(),
             vm_starts: AtomicU64::new(0),
@@ -186,6 +191,23 @@ impl Counters {
             shard: own.unwrap_or(&self.shared),
             own: own.is_some(),
         }
+    }
+
+    /// A response broke off, and not because of its client. It is counted as one that ended besides.
+    pub(crate) fn broke(&self) {
+        self.here().add(|shard| &shard.broken, 1);
+    }
+
+    /// Requests that have ended, and those of them that were answered with a status from 500 on, or broke off.
+    pub(crate) fn outcomes(&self) -> (u64, u64) {
+        let shards = self.own.iter().chain([&self.shared]);
+        let (mut ended, mut errors) = (0, 0);
+        for shard in shards {
+            let requests = read_all(&shard.requests);
+            ended += requests.iter().sum::<u64>();
+            errors += requests[SERVER_ERROR] + shard.broken.load(Relaxed);
+        }
+        (ended, errors)
     }
 
     /// Requests that have ended, and the processor time that they took.

@@ -19,6 +19,7 @@ use super::worker::Worker;
 use crate::link::Link;
 use crate::metrics::Counters;
 use crate::sync::lock;
+use crate::usage::Usage;
 use crate::{Target, WarmError, WarmReport};
 
 /// A VM that lived for so long did not die of its start.
@@ -52,6 +53,7 @@ pub(crate) struct Member {
 /// A deployment.
 pub(crate) struct Deployment {
     pub(crate) target: Arc<Target>,
+    pub(crate) usage: Arc<Usage>,
     /// As many permits as requests may run.
     pub(crate) gate: Arc<Semaphore>,
     /// Requests that wait for a permit.
@@ -136,6 +138,7 @@ impl Deployment {
             stop: CancellationToken::new(),
             past: Past::default(),
             scaler: Mutex::default(),
+            usage: shared.accounts.of(&target),
             target,
         });
         tokio::spawn(Arc::clone(&deployment).supervise(worker, shared));

@@ -335,6 +335,7 @@ fn make(
             wake,
             logs: Arc::clone(&shared.logs),
             counters: Arc::clone(&deployment.counters),
+            usage: Arc::clone(&deployment.usage),
             renewal,
             asleep,
         },
@@ -423,7 +424,11 @@ fn encode(target: &Target) -> Vec<u8> {
         },
     };
     let mut bytes = Vec::new();
-    config::Config::write(&mut bytes, &limits, reuse, target.env.iter());
+    let env = target
+        .env
+        .iter()
+        .map(|(name, value)| (name, value.expose()));
+    config::Config::write(&mut bytes, &limits, reuse, env);
     bytes
 }
 

@@ -22,6 +22,7 @@ use crate::link::drain::Outgoing;
 use crate::metrics::Registry;
 use crate::sync::lock;
 use crate::target::TargetKey;
+use crate::usage::Accounts;
 use crate::{DataStatus, LogSink, Target};
 
 /// Longest time that a deployment which left the table has for its requests.
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) templates: Option<PathBuf>,
     /// Those of the node.
     pub(crate) processors: u32,
+    pub(crate) accounts: Accounts,
     next: AtomicU64,
     /// Deployments that have VMs or are about to.
     awake: Mutex<Vec<Weak<Deployment>>>,
@@ -107,6 +109,7 @@ impl Pool {
             registry,
             templates,
             processors: u32::try_from(processors).unwrap_or(u32::MAX),
+            accounts: Accounts::default(),
             next: AtomicU64::new(1),
             awake: Mutex::default(),
         });
@@ -127,6 +130,11 @@ impl Pool {
         Arc::clone(worker)
     }
 
+    /// What apps and tenants have taken.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.shared.accounts
+    }
+
     /// The deployment of a target, made if there is none.
     pub(crate) fn deployment(&self, target: &Arc<Target>, publish: bool) -> Arc<Deployment> {
         let worker = self.worker(&target.tenant);
@@ -137,6 +145,13 @@ impl Pool {
         });
         entry.published |= publish;
         Arc::clone(&entry.deployment)
+    }
+
+    /// Requests of a deployment that have ended, and those of them that failed.
+    pub(crate) fn outcomes(&self, key: &TargetKey) -> Option<(u64, u64)> {
+        let deployments = lock(&self.deployments);
+        let entry = deployments.get(key)?;
+        Some(entry.deployment.counters.outcomes())
     }
 
     /// Stops a deployment that was never published.

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::fields;
+use super::table::Leases;
 use crate::link::exchange::Part;
 use crate::link::failure::Failure;
 use crate::link::handle::Handle;
@@ -20,12 +21,22 @@ pub(crate) enum BodyError {
     /// The exchange failed.
     #[error("the component's response was cut off: {0:?}")]
     Failed(Failure),
+    /// More than the app or its tenant may send.
+    #[error("the component's response is longer than the limit response_body_bytes")]
+    TooLarge,
     /// More or less than the response's `content-length` says.
     #[error("the component's response is not as long as it said")]
     Length,
     /// Trailers that cannot be sent.
     #[error("the component's trailers are not what HTTP allows")]
     Trailers,
+}
+
+impl BodyError {
+    /// Whether it is not the client that is to blame.
+    fn is_of_deployment(&self) -> bool {
+        !matches!(self, BodyError::Failed(Failure::Body(_)))
+    }
 }
 
 /// A response's body.
@@ -45,7 +56,21 @@ pub(crate) struct GuestBody {
     handle: Handle,
     /// Bytes that are still to come, where the head says so.
     remaining: Option<u64>,
-    _hold: Hold,
+    /// Bytes that may still come.
+    allowed: u64,
+    held: Held,
+}
+
+/// What a request holds until its response has ended.
+pub(crate) struct Held {
+    /// Its deployment.
+    pub(crate) hold: Hold,
+    /// Whether it is a client's, so that its failure counts.
+    pub(crate) counts: bool,
+    /// Most bytes of the response's body.
+    pub(crate) response_body: Option<u64>,
+    /// What it takes of the limits on requests in flight.
+    pub(crate) _leases: Leases,
 }
 
 impl Body {
@@ -59,11 +84,12 @@ impl Body {
     }
 
     /// The body that the guest sends; `length` is what the head says of it.
-    pub(crate) fn guest(handle: Handle, length: Option<u64>, hold: Hold) -> Self {
+    pub(crate) fn guest(handle: Handle, length: Option<u64>, held: Held) -> Self {
         Body::Guest(GuestBody {
             handle,
             remaining: length,
-            _hold: hold,
+            allowed: held.response_body.unwrap_or(u64::MAX),
+            held,
         })
     }
 }
@@ -76,6 +102,10 @@ impl GuestBody {
         };
         Poll::Ready(match part {
             Part::Data(data) => {
+                match self.allowed.checked_sub(data.len() as u64) {
+                    Some(rest) => self.allowed = rest,
+                    None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
+                }
                 if let Some(remaining) = &mut self.remaining {
                     match remaining.checked_sub(data.len() as u64) {
                         Some(rest) => *remaining = rest,
@@ -123,6 +153,12 @@ impl http_body::Body for Body {
             Body::Guest(guest) => match std::task::ready!(guest.poll(cx)) {
                 Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
                 end => {
+                    if let Some(Err(error)) = &end
+                        && guest.held.counts
+                        && error.is_of_deployment()
+                    {
+                        guest.held.hold.0.counters.broke();
+                    }
                     // Lets go of the exchange now, not when the connection is done with the body.
                     *self = Body::Empty;
                     end

@@ -196,8 +196,12 @@ pub(crate) struct Origin<'a> {
     pub(crate) address: &'a str,
     /// As `Forwarded` wants it: quoted and in brackets if it is one of IPv6.
     pub(crate) node: &'a str,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     /// The host that the client asked for.
     pub(crate) authority: &'a str,
+    /// The part of the path that the component does not see; mostly empty.
+    pub(crate) prefix: &'a str,
     /// The request's id.
     pub(crate) id: &'a [u8],
     /// What the component's own spans are within, where the request is traced.
@@ -240,7 +244,7 @@ pub(crate) fn write_request(
         fields.put(header::TE.as_str(), b"trailers");
     }
     fields.put("x-forwarded-for", origin.address.as_bytes());
-    fields.put("x-forwarded-proto", b"http");
+    fields.put("x-forwarded-proto", origin.scheme.as_bytes());
     fields.put("x-forwarded-host", origin.authority.as_bytes());
     fields.put_parts(
         "forwarded",
@@ -249,9 +253,13 @@ pub(crate) fn write_request(
             origin.node.as_bytes(),
             b";host=\"",
             origin.authority.as_bytes(),
-            b"\";proto=http",
+            b"\";proto=",
+            origin.scheme.as_bytes(),
         ],
     );
+    if !origin.prefix.is_empty() {
+        fields.put("x-forwarded-prefix", origin.prefix.as_bytes());
+    }
     fields.put(REQUEST_ID.as_str(), origin.id);
     if let Some(trace) = origin.trace {
         fields.put(TRACEPARENT.as_str(), trace.to_string().as_bytes());

@@ -2,11 +2,15 @@
 
 mod body;
 pub(crate) mod fields;
+mod local;
 pub(crate) mod observe;
 mod pump;
 mod reject;
+mod respond;
 mod scan;
 pub(crate) mod server;
 pub(crate) mod service;
+mod split;
 pub(crate) mod table;
+mod turn;
 mod wire;

@@ -8,7 +8,9 @@ use platform_model::{Limits, Problem};
 use sandbox_abi::message::{outcome, reset};
 
 use super::body::Body;
+use super::table::Whose;
 use crate::link::failure::{BadBody, Deadline, Failure};
+use crate::usage::Excess;
 
 /// Why a request is not answered by its component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,12 @@ pub(crate) enum Reject {
     Malformed(&'static str),
     /// No app has this host name.
     UnknownHost(String),
+    /// The connection was made for another host.
+    Misdirected,
+    /// The app's host has no route for the path.
+    NoRoute,
+    /// A limit of the app or of its tenant.
+    Excess((Whose, Excess)),
     /// The head is larger than the number of bytes.
     HeadTooLarge(u32),
     /// The head has more fields than that.
@@ -57,13 +65,15 @@ pub(crate) enum Reject {
     GuestBusy,
     /// The head of the response is larger than the number of bytes.
     ResponseHeadTooLarge(u32),
+    /// The body of the response is longer than the number of bytes.
+    ResponseTooLarge(u64),
     /// The response is not what HTTP wants.
     BadResponse(&'static str),
 }
 
 impl Reject {
     /// What a failed exchange is to the client.
-    pub(crate) fn of(failure: &Failure, limits: &Limits) -> Reject {
+    pub(crate) fn of(failure: &Failure, limits: &Limits, request_body: u64) -> Reject {
         match failure {
             Failure::Lost => Reject::Lost,
             Failure::Deadline(Deadline::Head) => {
@@ -73,7 +83,7 @@ impl Reject {
             Failure::Deadline(Deadline::PostReturn) => {
                 Reject::Deadline("post_return_ms", limits.post_return_ms)
             }
-            Failure::Body(BadBody::TooLarge) => Reject::BodyTooLarge(limits.request_body_bytes),
+            Failure::Body(BadBody::TooLarge) => Reject::BodyTooLarge(request_body),
             Failure::Body(BadBody::Slow) => Reject::SlowBody,
             Failure::Body(BadBody::Malformed) => {
                 Reject::Malformed("the body is not framed as HTTP wants it, or ends early")
@@ -117,6 +127,20 @@ impl Reject {
                 "No such app",
                 format!("no app answers to the host {host:?}"),
             ),
+            Reject::Misdirected => (
+                421,
+                "misdirected-request",
+                "Misdirected request",
+                "the connection was made for another host, whose certificate is not this one's"
+                    .to_owned(),
+            ),
+            Reject::NoRoute => (
+                404,
+                "route-not-found",
+                "No such route",
+                "the host has no route for this path".to_owned(),
+            ),
+            Reject::Excess((whose, excess)) => excess_row(*whose, excess),
             Reject::HeadTooLarge(limit) => (
                 431,
                 "head-too-large",
@@ -246,7 +270,32 @@ impl Reject {
                 "Response head too large",
                 format!("the head of the response is larger than {limit} bytes (limit head_bytes)"),
             ),
+            Reject::ResponseTooLarge(limit) => (
+                500,
+                "response-too-large",
+                "Response too large",
+                format!(
+                    "the body of the response is longer than {limit} bytes (limit response_body_bytes)"
+                ),
+            ),
             Reject::BadResponse(what) => (500, "bad-response", "Bad response", (*what).to_owned()),
+        }
+    }
+
+    /// Seconds after which the same request may fare better.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Reject::Excess((
+                _,
+                Excess::Rate(_, wait) | Excess::Cpu(_, wait) | Excess::Concurrency(_, wait),
+            )) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            Reject::Busy(..)
+            | Reject::Waited(_)
+            | Reject::NotReady(_)
+            | Reject::RingFull
+            | Reject::GuestBusy
+            | Reject::Memory(_) => Some(1),
+            _ => None,
         }
     }
 
@@ -273,22 +322,14 @@ impl Reject {
             CONTENT_TYPE,
             HeaderValue::from_static(platform_model::problem::CONTENT_TYPE),
         );
-        match self {
-            Reject::Busy(..)
-            | Reject::Waited(_)
-            | Reject::NotReady(_)
-            | Reject::RingFull
-            | Reject::GuestBusy
-            | Reject::Memory(_) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Reject::Connect => {
-                headers.insert(
-                    ALLOW,
-                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                );
-            }
-            _ => {}
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if *self == Reject::Connect {
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
         }
         if matches!(
             self,
@@ -299,5 +340,33 @@ impl Reject {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// The row of a limit of an app or a tenant.
+fn excess_row(whose: Whose, excess: &Excess) -> (u16, &'static str, &'static str, String) {
+    let whose = match whose {
+        Whose::App => "this app",
+        Whose::Tenant => "the apps of this tenant together",
+    };
+    match excess {
+        Excess::Rate(rate, _) => (
+            429,
+            "rate-limit",
+            "Too many requests",
+            format!("{whose} may get {rate} requests (limit rate)"),
+        ),
+        Excess::Cpu(ms, _) => (
+            429,
+            "cpu-quota",
+            "Out of processor time",
+            format!("{whose} may use {ms} ms of processor time a minute (limit cpu_ms_per_minute)"),
+        ),
+        Excess::Concurrency(limit, _) => (
+            503,
+            "concurrency-limit",
+            "Too many requests",
+            format!("{whose} may answer {limit} requests at a time (limit concurrency)"),
+        ),
     }
 }

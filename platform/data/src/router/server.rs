@@ -1,11 +1,11 @@
-//! Connections: accepted, told apart as HTTP/1.1 or HTTP/2, served by hyper, ended gracefully.
+//! Connections: accepted, with TLS or without, told apart as HTTP/1.1 or HTTP/2, served by hyper, ended gracefully.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -15,14 +15,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::service::{Peer, Service};
+use super::service::{Peer, Service, Tls};
 use super::wire::{self, Protocol, Wire};
 use crate::sync::lock;
+use crate::tls;
 
 /// Time that a client has for the head of a request, and for beginning with the next.
 const HEAD_TIME: Duration = Duration::from_secs(20);
@@ -39,6 +42,7 @@ pub(crate) struct Server {
     /// Most header fields of a head: what the most generous deployment allows.
     pub(crate) max_fields: AtomicUsize,
     closing: CancellationToken,
+    numbers: AtomicU64,
     tasks: TaskTracker,
     /// Ends a connection gracefully when used.
     open: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -51,14 +55,14 @@ impl Server {
             service,
             max_fields: AtomicUsize::new(256),
             closing: CancellationToken::new(),
+            numbers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             open: Mutex::default(),
         }
     }
 
-    /// Takes connections until [`Server::drain`].
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut number = 0;
+    /// Takes connections until [`Server::drain`]; over TLS, if there is an acceptor for it.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -66,9 +70,10 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    number += 1;
+                    let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+                    let server = Arc::clone(&self);
                     self.tasks
-                        .spawn(Arc::clone(&self).connection(number, stream, address));
+                        .spawn(server.connection(number, stream, address, tls.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
@@ -89,29 +94,81 @@ impl Server {
         let _ = tokio::time::timeout(deadline, self.tasks.wait()).await;
     }
 
-    async fn connection(self: Arc<Self>, number: u64, stream: TcpStream, address: SocketAddr) {
+    async fn connection(
+        self: Arc<Self>,
+        number: u64,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+    ) {
         let _ = stream.set_nodelay(true);
         let registry = Arc::clone(&self.service.observer.registry);
         let _connected = registry.node.connected();
         let (close, closed) = oneshot::channel();
         lock(&self.open).insert(number, close);
-        if self.closing.is_cancelled() {
-            lock(&self.open).remove(&number);
-            return;
-        }
-        let mut wire = Wire::new(stream);
-        let peer = Arc::new(peer(address.ip()));
-        match tokio::time::timeout(HEAD_TIME, wire.protocol()).await {
-            Ok(Ok(Protocol::Http1)) => self.http1(wire, peer, closed).await,
-            Ok(Ok(Protocol::Http2)) => self.http2(wire, peer, closed).await,
-            Ok(Err(_)) => {}
-            Err(_) if wire.has_begun() => wire.refuse(wire::TIMEOUT).await,
-            Err(_) => {}
+        if !self.closing.is_cancelled() {
+            match tls {
+                None => self.plain(stream, peer(address.ip()), closed).await,
+                Some(tls) => self.secure(tls, stream, peer(address.ip()), closed).await,
+            }
         }
         lock(&self.open).remove(&number);
     }
 
-    async fn http1(&self, wire: Wire, peer: Arc<Peer>, closed: oneshot::Receiver<()>) {
+    async fn plain(&self, stream: TcpStream, peer: Peer, closed: oneshot::Receiver<()>) {
+        let mut wire = Wire::new(stream);
+        match tokio::time::timeout(HEAD_TIME, wire.protocol()).await {
+            Ok(Ok(protocol)) => self.serve(wire, protocol, peer, closed).await,
+            Ok(Err(_)) => {}
+            Err(_) if wire.has_begun() => wire.refuse(wire::TIMEOUT).await,
+            Err(_) => {}
+        }
+    }
+
+    async fn secure(
+        &self,
+        tls: TlsAcceptor,
+        stream: TcpStream,
+        mut peer: Peer,
+        closed: oneshot::Receiver<()>,
+    ) {
+        let stream = match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "no handshake"),
+            Err(_) => return,
+        };
+        let agreed = tls::agreed(stream.get_ref().1);
+        peer.tls = Some(Tls { name: agreed.name });
+        let mut wire = Wire::new(stream);
+        let protocol = if agreed.http2 == Some(true) {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        wire.agreed(protocol);
+        self.serve(wire, protocol, peer, closed).await;
+    }
+
+    async fn serve<S>(
+        &self,
+        wire: Wire<S>,
+        protocol: Protocol,
+        peer: Peer,
+        closed: oneshot::Receiver<()>,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let peer = Arc::new(peer);
+        match protocol {
+            Protocol::Http1 => self.http1(wire, peer, closed).await,
+            Protocol::Http2 => self.http2(wire, peer, closed).await,
+        }
+    }
+
+    async fn http1<S>(&self, wire: Wire<S>, peer: Arc<Peer>, closed: oneshot::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let begun = wire.begun();
         let mut builder = http1::Builder::new();
         builder
@@ -144,7 +201,10 @@ impl Server {
         }
     }
 
-    async fn http2(&self, wire: Wire, peer: Arc<Peer>, closed: oneshot::Receiver<()>) {
+    async fn http2<S>(&self, wire: Wire<S>, peer: Arc<Peer>, closed: oneshot::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -202,5 +262,6 @@ fn peer(address: IpAddr) -> Peer {
     Peer {
         address: address.to_string(),
         node,
+        tls: None,
     }
 }

@@ -1,52 +1,33 @@
-//! What happens to one request: checked, routed, handed to a guest, answered.
+//! What happens to one request: checked, routed, admitted, handed to a guest, answered.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
-use http::header::HeaderValue;
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use sandbox_abi::head::{RequestHead, Timeouts};
-use sandbox_abi::message::MAX_PAYLOAD;
 
-use super::body::{self, Body};
-use super::fields::{self, Framing, Origin};
+use super::body::{Body, Held};
+use super::fields::{self, Origin};
 use super::observe::{Observation, Observed, Observer};
-use super::pump;
 use super::reject::Reject;
-use super::table::Table;
-use crate::link::exchange::{Part, RawHead};
-use crate::link::handle::Handle;
-use crate::link::head::{self, HeadError};
-use crate::link::{BeginError, Link};
-use crate::pool::deployment::{Deployment, Hold};
-use crate::trace::Step;
-
-/// Longest wait for a VM to get ready.
-const START_WAIT: Duration = Duration::from_secs(15);
-/// Longest wait for a turn.
-const QUEUE_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait for a deployment to say how it is after it has said something else.
-const PHASE_WAIT: Duration = Duration::from_millis(10);
-/// Longest wait for room in the ring.
-const ROOM_WAIT: Duration = Duration::from_secs(2);
-
-thread_local! {
-    /// Where heads are encoded: one buffer for each thread, kept.
-    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+use super::split::NewCookie;
+use super::table::{Host, Leases, Table, To};
+use super::{local, pump, respond, turn};
+use crate::pool::deployment::Deployment;
+use crate::tls;
 
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) table: ArcSwap<Table>,
+    pub(crate) certificates: tls::Current,
     pub(crate) observer: Observer,
+    /// The port that HTTPS is served on, if it is.
+    tls_port: Option<u16>,
     ids: AtomicU64,
     ids_base: u64,
 }
@@ -57,17 +38,62 @@ pub(crate) struct Peer {
     pub(crate) address: String,
     /// The address as `Forwarded` wants it.
     pub(crate) node: String,
+    /// The TLS that it came over, if it did.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// What is known of a connection over TLS.
+pub(crate) struct Tls {
+    /// The name that the client asked for, in lower case.
+    pub(crate) name: Option<Box<str>>,
+}
+
+/// What is put into the head of an answer, whoever gives it.
+#[derive(Default)]
+struct Dressing {
+    hsts: Option<HeaderValue>,
+    cookie: Option<NewCookie>,
+}
+
+impl Dressing {
+    fn put(self, headers: &mut HeaderMap, secure: bool) {
+        if let Some(hsts) = self.hsts {
+            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+        }
+        if let Some(cookie) = self.cookie {
+            cookie.put(headers, secure);
+        }
+    }
+}
+
+/// What becomes of a request.
+enum Routed<'r> {
+    /// The router has answered.
+    Answered(Response<Body>),
+    /// A deployment is to answer.
+    Admitted(Admitted<'r>),
+}
+
+/// A request that a deployment is to answer.
+struct Admitted<'r> {
+    held: Held,
+    /// The part of the path that the component does not see.
+    prefix: &'r str,
+    /// Most bytes of its body.
+    request_body: u64,
 }
 
 impl Service {
     /// A service that knows no host.
-    pub(crate) fn new(observer: Observer) -> Self {
+    pub(crate) fn new(observer: Observer, tls_port: Option<u16>) -> Self {
         let mut seed = [0; 8];
         // Without randomness ids still are unique within this process.
         let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
         Service {
             table: ArcSwap::default(),
+            certificates: tls::Current::default(),
             observer,
+            tls_port,
             ids: AtomicU64::new(0),
             ids_base: u64::from_le_bytes(seed),
         }
@@ -101,10 +127,13 @@ impl Service {
         let (parts, body) = request.into_parts();
         let id = fields::request_id(&parts.headers, || self.make_id());
         let mut seen = self.observer.begin(peer, &parts, &id);
-        let mut response = match self.exchange(peer, &parts, body, &id, &mut seen).await {
+        let mut dressing = Dressing::default();
+        let answer = self.exchange(peer, &parts, body, &id, &mut dressing, &mut seen);
+        let mut response = match answer.await {
             Ok(response) => response,
             Err(reject) => reject.response(std::str::from_utf8(&id).unwrap_or_default()),
         };
+        dressing.put(response.headers_mut(), peer.tls.is_some());
         if let Ok(id) = HeaderValue::from_maybe_shared(id) {
             response.headers_mut().insert(fields::REQUEST_ID, id);
         }
@@ -135,57 +164,181 @@ impl Service {
         parts: &Parts,
         body: Incoming,
         id: &Bytes,
+        dressing: &mut Dressing,
         seen: &mut Observation<'_>,
     ) -> Result<Response<Body>, Reject> {
         fields::check(&parts.method, &parts.headers)?;
         let authority = fields::authority(parts.version, &parts.uri, &parts.headers)?;
-        let hold = self.route(authority)?;
-        let deployment = &hold.0;
+        let admitted = match self.route(peer, parts, authority, dressing)? {
+            Routed::Admitted(admitted) => admitted,
+            Routed::Answered(response) => return Ok(response),
+        };
         let origin = Origin {
             address: &peer.address,
             node: &peer.node,
+            scheme: if peer.tls.is_some() { "https" } else { "http" },
             authority,
+            prefix: admitted.prefix,
             id,
             trace: None,
         };
-        seen.routed(deployment, &origin, parts);
-        check_limits(parts, &body, deployment)?;
-
-        let whole = body.is_end_stream();
-        let handle = begin(deployment, parts, origin, whole, id, seen).await?;
-        if !whole {
-            tokio::spawn(pump::run(
-                body,
-                handle.writer(),
-                deployment.target.limits.request_body_bytes,
-                seen.body_count(),
-            ));
-        }
-        let raw = handle
-            .head()
-            .await
-            .map_err(|failure| Reject::of(&failure, &deployment.target.limits))?;
-        respond(parts, handle, raw, hold).await
+        seen.routed(&admitted.held.hold.0, &origin, parts);
+        serve(parts, body, origin, admitted, id, seen).await
     }
 
-    /// Finds the deployment that answers for a host, and holds on to it.
-    fn route(&self, authority: &str) -> Result<Hold, Reject> {
-        let host = fields::host_of(authority).unwrap_or_default();
+    /// Finds what answers a request: the router itself, or a deployment, which is held on to.
+    fn route<'r>(
+        &self,
+        peer: &Peer,
+        parts: &'r Parts,
+        authority: &str,
+        dressing: &mut Dressing,
+    ) -> Result<Routed<'r>, Reject> {
+        let name = fields::host_of(authority).unwrap_or_default();
         // A deployment that leaves the table has left it before it refuses: the second look finds its successor.
         for _ in 0..3 {
             let table = self.table.load();
-            match table.find(host).map(Deployment::hold) {
-                Some(Some(hold)) => return Ok(hold),
-                Some(None) => {}
-                None if table.published => break,
-                None => return Err(Reject::NotReady("the node is starting".to_owned())),
+            if let Some(answer) = local::challenge(&table, name, parts) {
+                return Ok(Routed::Answered(answer));
+            }
+            let Some(host) = table.find(name) else {
+                if table.published {
+                    break;
+                }
+                return Err(Reject::NotReady("the node is starting".to_owned()));
+            };
+            if let Some(tls) = &peer.tls {
+                if !self.is_for(name, tls) {
+                    return Err(Reject::Misdirected);
+                }
+                dressing.hsts.clone_from(&host.hsts);
+            } else if let Some(answer) = local::to_https(host, authority, self.tls_port, parts) {
+                return answer.map(Routed::Answered);
+            }
+            if let Some(routed) = self.route_at(host, parts, dressing)? {
+                return Ok(routed);
             }
         }
-        Err(Reject::UnknownHost(host.chars().take(255).collect()))
+        Err(Reject::UnknownHost(name.chars().take(255).collect()))
+    }
+
+    /// Whether a connection whose client asked for one name may be used for another: the certificate that it got is
+    /// that of both.
+    fn is_for(&self, name: &str, tls: &Tls) -> bool {
+        let asked = tls.name.as_deref().unwrap_or_default();
+        if asked.eq_ignore_ascii_case(name) {
+            return true;
+        }
+        let table = self.certificates.load();
+        let found = (table.find(asked), table.find(&name.to_ascii_lowercase()));
+        matches!(found, (Some(one), Some(other)) if Arc::ptr_eq(one, other))
+    }
+
+    /// The same at a host. `None`: the deployment is on its way out, look again.
+    fn route_at<'r>(
+        &self,
+        host: &Host,
+        parts: &'r Parts,
+        dressing: &mut Dressing,
+    ) -> Result<Option<Routed<'r>>, Reject> {
+        let path = parts.uri.path();
+        let route = host.route(path).ok_or(Reject::NoRoute)?;
+        let backend = match &route.to {
+            To::App(backend) => backend,
+            To::Redirect(redirect) => {
+                let answer = local::redirect(route, redirect, parts)?;
+                return Ok(Some(Routed::Answered(answer)));
+            }
+        };
+        let make = || String::from_utf8_lossy(&self.make_id()).into_owned();
+        let chosen = backend.split.choose(&parts.headers, make);
+        let none = || Reject::NotReady("no deployment of it is served".to_owned());
+        let (share, cookie) = chosen.ok_or_else(none)?;
+        let Some(hold) = Deployment::hold(&share.deployment) else {
+            return Ok(None);
+        };
+        let leases = backend.admit(&hold.0.usage).map_err(Reject::Excess)?;
+        dressing.cookie = cookie;
+        Ok(Some(Routed::Admitted(Admitted {
+            held: Held {
+                hold,
+                counts: true,
+                response_body: backend.response_body,
+                _leases: leases,
+            },
+            prefix: path.get(..backend.strip).unwrap_or_default(),
+            request_body: share.request_body,
+        })))
     }
 }
 
-fn check_limits(parts: &Parts, body: &Incoming, deployment: &Deployment) -> Result<(), Reject> {
+/// Asks a deployment for `path` with a GET of the node's own, past the route table and what counts requests.
+pub(crate) async fn probe(
+    deployment: &Arc<Deployment>,
+    path: &str,
+) -> Result<Response<Body>, Reject> {
+    let malformed = |_| Reject::Malformed("the path is none");
+    let request = Request::get(path).header(USER_AGENT, "cloister-health");
+    let (parts, ()) = request.body(()).map_err(malformed)?.into_parts();
+    let target = &deployment.target;
+    let host = target.app.host(&target.tenant);
+    let id = Bytes::from_static(b"health");
+    let origin = Origin {
+        address: "127.0.0.1",
+        node: "127.0.0.1",
+        scheme: "http",
+        authority: &host,
+        prefix: "",
+        id: &id,
+        trace: None,
+    };
+    let stopped = || Reject::NotReady("it is on its way out".to_owned());
+    let held = Held {
+        hold: Deployment::hold(deployment).ok_or_else(stopped)?,
+        counts: false,
+        response_body: None,
+        _leases: Leases::default(),
+    };
+    let limits = &target.limits;
+    let handle = turn::begin(deployment, &parts, origin, true, &id, None).await?;
+    let head = handle.head().await;
+    let raw = head.map_err(|failure| Reject::of(&failure, limits, limits.request_body_bytes))?;
+    respond::respond(&parts, handle, raw, held).await
+}
+
+/// Hands a request to its deployment and waits for the answer.
+async fn serve(
+    parts: &Parts,
+    body: Incoming,
+    origin: Origin<'_>,
+    admitted: Admitted<'_>,
+    id: &Bytes,
+    seen: &Observation<'_>,
+) -> Result<Response<Body>, Reject> {
+    let Admitted {
+        held, request_body, ..
+    } = admitted;
+    let deployment = &held.hold.0;
+    check_limits(parts, &body, deployment, request_body)?;
+    let whole = body.is_end_stream();
+    let handle = turn::begin(deployment, parts, origin, whole, id, Some(seen)).await?;
+    if !whole {
+        let (writer, count) = (handle.writer(), seen.body_count());
+        tokio::spawn(pump::run(body, writer, request_body, count));
+    }
+    let raw = handle
+        .head()
+        .await
+        .map_err(|failure| Reject::of(&failure, &deployment.target.limits, request_body))?;
+    respond::respond(parts, handle, raw, held).await
+}
+
+fn check_limits(
+    parts: &Parts,
+    body: &Incoming,
+    deployment: &Deployment,
+    request_body: u64,
+) -> Result<(), Reject> {
     let limits = &deployment.target.limits;
     let (bytes, count) = fields::size(&parts.method, &parts.uri, &parts.headers);
     if count > limits.header_count as usize {
@@ -203,297 +356,8 @@ fn check_limits(parts: &Parts, body: &Incoming, deployment: &Deployment) -> Resu
             Reject::HeadTooLarge(limits.head_bytes)
         });
     }
-    if body.size_hint().lower() > limits.request_body_bytes {
-        return Err(Reject::BodyTooLarge(limits.request_body_bytes));
+    if body.size_hint().lower() > request_body {
+        return Err(Reject::BodyTooLarge(request_body));
     }
     Ok(())
-}
-
-/// Waits for a turn and for a VM, and hands the request over.
-async fn begin(
-    deployment: &Arc<Deployment>,
-    parts: &Parts,
-    origin: Origin<'_>,
-    whole: bool,
-    id: &Bytes,
-    seen: &Observation<'_>,
-) -> Result<Handle, Reject> {
-    take_turn(deployment, seen).await?;
-    // From here a permit is ours, until an exchange takes it over.
-    let permit = Permit(deployment);
-    let mut full = false;
-    let mut guest = seen.guest();
-    loop {
-        let link = serving_link(deployment, seen).await?;
-        let mut room = std::pin::pin!(link.outbox.room());
-        room.as_mut().enable();
-        let begun = ENCODED.with_borrow_mut(|buffer| {
-            buffer.clear();
-            let trace = guest.as_ref().map(|guest| guest.context());
-            encode(buffer, parts, &Origin { trace, ..origin });
-            if buffer.len() > MAX_PAYLOAD {
-                None
-            } else {
-                Some(link.begin(buffer, &[], whole, id.clone(), &mut guest))
-            }
-        });
-        match begun {
-            None => return Err(Reject::HeadTooLarge(deployment.target.limits.head_bytes)),
-            Some(Ok(handle)) => {
-                permit.hand_over();
-                return Ok(handle);
-            }
-            Some(Err(BeginError::Lost)) => {}
-            Some(Err(BeginError::Full)) if link.renewal.is_some() => {
-                take_place(deployment, seen).await?;
-            }
-            Some(Err(BeginError::Full)) if full => return Err(Reject::RingFull),
-            Some(Err(BeginError::Full)) => {
-                full = tokio::time::timeout(ROOM_WAIT, room).await.is_err();
-                if full {
-                    return Err(Reject::RingFull);
-                }
-            }
-        }
-    }
-}
-
-/// Waits until one of the VMs may have a free place: each is put back between its requests.
-async fn take_place(deployment: &Deployment, seen: &Observation<'_>) -> Result<(), Reject> {
-    let freed = deployment.freed.notified();
-    let waiting = Placeless::new(deployment);
-    // Between the try and the wait a place may have become free.
-    if deployment.pick().is_some_and(|link| link.free_places() > 0) {
-        return Ok(());
-    }
-    let wait = seen.wait(Step::Queue);
-    let freed = tokio::time::timeout(QUEUE_WAIT, freed).await;
-    drop((wait, waiting));
-    freed.map_err(|_| Reject::Waited(QUEUE_WAIT))
-}
-
-struct Placeless<'d>(&'d Deployment);
-
-impl<'d> Placeless<'d> {
-    fn new(deployment: &'d Deployment) -> Self {
-        deployment.placeless.fetch_add(1, Ordering::Relaxed);
-        Placeless(deployment)
-    }
-}
-
-impl Drop for Placeless<'_> {
-    fn drop(&mut self) {
-        self.0.placeless.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A permit of the gate that no exchange has taken over yet.
-struct Permit<'d>(&'d Arc<Deployment>);
-
-impl Permit<'_> {
-    fn hand_over(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.gate.add_permits(1);
-    }
-}
-
-/// Takes a permit, after waiting in the queue if it must be.
-async fn take_turn(deployment: &Deployment, seen: &Observation<'_>) -> Result<(), Reject> {
-    if let Ok(permit) = deployment.gate.try_acquire() {
-        permit.forget();
-        return Ok(());
-    }
-    let limits = &deployment.target.limits;
-    let waiting = Waiting(deployment);
-    if deployment.waiting.fetch_add(1, Ordering::Relaxed) >= limits.queue {
-        return Err(Reject::Busy(limits.concurrency, limits.queue));
-    }
-    let wait = seen.wait(Step::Queue);
-    let permit = tokio::time::timeout(QUEUE_WAIT, deployment.gate.acquire()).await;
-    drop((wait, waiting));
-    match permit {
-        Ok(Ok(permit)) => {
-            permit.forget();
-            Ok(())
-        }
-        _ => Err(Reject::Waited(QUEUE_WAIT)),
-    }
-}
-
-struct Waiting<'d>(&'d Deployment);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The link to a VM that serves; waits for one that starts.
-async fn serving_link(
-    deployment: &Deployment,
-    seen: &Observation<'_>,
-) -> Result<Arc<Link>, Reject> {
-    if let Some(link) = deployment.pick() {
-        return Ok(link);
-    }
-    let _wait = seen.wait(Step::SandboxStart);
-    let wait = async {
-        let mut phase = deployment.phase.subscribe();
-        loop {
-            deployment
-                .ready()
-                .await
-                .map_err(|error| Reject::NotReady(error.to_string()))?;
-            if let Some(link) = deployment.pick() {
-                return Ok(link);
-            }
-            // It serves no more and does not say so yet, or the other way round: whatever comes next is said.
-            let next = phase.changed();
-            if tokio::time::timeout(PHASE_WAIT, next)
-                .await
-                .is_ok_and(|c| c.is_err())
-            {
-                return Err(Reject::NotReady("it was stopped".to_owned()));
-            }
-        }
-    };
-    let late = |_| {
-        Reject::NotReady(format!(
-            "it was not ready within {} s",
-            START_WAIT.as_secs()
-        ))
-    };
-    tokio::time::timeout(START_WAIT, wait).await.map_err(late)?
-}
-
-fn encode(buffer: &mut Vec<u8>, parts: &Parts, origin: &Origin<'_>) {
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    RequestHead::write(
-        buffer,
-        parts.method.as_str(),
-        Some("http"),
-        Some(origin.authority),
-        Some(path),
-        Timeouts::default(),
-    );
-    fields::write_request(buffer, parts.version, &parts.headers, origin);
-}
-
-/// Turns the guest's head into a response.
-async fn respond(
-    parts: &Parts,
-    handle: Handle,
-    raw: RawHead,
-    hold: Hold,
-) -> Result<Response<Body>, Reject> {
-    let limits = &hold.0.target.limits;
-    if raw.payload.len() > limits.head_bytes as usize * 2 {
-        return Err(Reject::ResponseHeadTooLarge(limits.head_bytes));
-    }
-    let (status, mut headers) = match head::response(&raw.payload) {
-        Ok(head) => head,
-        Err(HeadError::Malformed) => {
-            handle.condemn("the guest sent a head that cannot be decoded");
-            return Err(Reject::Lost);
-        }
-        Err(HeadError::Invalid) => {
-            return Err(Reject::BadResponse(
-                "the response's head is not what HTTP allows",
-            ));
-        }
-        Err(HeadError::TooMany(_)) => {
-            return Err(Reject::BadResponse(
-                "the response has more header fields than can be sent",
-            ));
-        }
-    };
-    let framing = fields::response(&parts.method, status, &mut headers)?;
-    let body = match framing {
-        Framing::None => {
-            if raw.complete {
-                drop(handle);
-            } else {
-                finish_silently(handle, hold);
-            }
-            Body::Empty
-        }
-        Framing::Length(length) if raw.complete => gather(&handle, length, &mut headers).await?,
-        // Nothing has left yet: there is room for an error that says what was wrong.
-        Framing::Length(_) if let Some(failure) = handle.failure() => {
-            return Err(Reject::of(&failure, limits));
-        }
-        Framing::Length(length) => Body::guest(handle, length, hold),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
-}
-
-/// Lets the component go on after a response that has no body to send, and drops what it sends.
-fn finish_silently(handle: Handle, hold: Hold) {
-    handle.stop();
-    tokio::spawn(async move {
-        let _hold = hold;
-        while let Ok(Part::Data(_)) = poll_fn(|cx| handle.poll_part(cx)).await {}
-    });
-}
-
-/// Takes a body that has arrived whole.
-async fn gather(
-    handle: &Handle,
-    length: Option<u64>,
-    headers: &mut HeaderMap,
-) -> Result<Body, Reject> {
-    let cut_off = Reject::BadResponse("the component's response was cut off");
-    let mut first = None;
-    let mut more = BytesMut::new();
-    let encoded = loop {
-        match poll_fn(|cx| handle.poll_part(cx))
-            .await
-            .map_err(|_| cut_off.clone())?
-        {
-            Part::Data(data) if first.is_none() => first = Some(data),
-            Part::Data(data) => {
-                if more.is_empty() {
-                    more.extend_from_slice(first.as_deref().unwrap_or_default());
-                }
-                more.extend_from_slice(&data);
-            }
-            Part::End(encoded) => break encoded,
-        }
-    };
-    let data = if more.is_empty() {
-        first.unwrap_or_default()
-    } else {
-        more.freeze()
-    };
-    if data.is_empty() && length.is_some_and(|length| length > 0) {
-        // A head without a body: the length that counts is 0.
-        headers.remove(http::header::CONTENT_LENGTH);
-    } else if length.is_some_and(|length| length != data.len() as u64) {
-        return Err(Reject::BadResponse(
-            "the component's response is not as long as its content-length says",
-        ));
-    }
-    let trailers = match encoded {
-        Some(encoded) => body::decode_trailers(&encoded).ok_or(Reject::BadResponse(
-            "the component's trailers are not what HTTP allows",
-        ))?,
-        None => HeaderMap::new(),
-    };
-    if trailers.is_empty() {
-        return Ok(Body::full(data));
-    }
-    // Trailers need the chunked coding in HTTP/1.1.
-    headers.remove(http::header::CONTENT_LENGTH);
-    Ok(Body::Whole(
-        (!data.is_empty()).then_some(data),
-        Some(trailers),
-    ))
 }

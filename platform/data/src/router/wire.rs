@@ -12,7 +12,6 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use platform_model::Problem;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::scan::Scanner;
 
@@ -55,8 +54,8 @@ impl Begun {
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    stream: TcpStream,
+pub(crate) struct Wire<S> {
+    stream: S,
     /// Bytes that were read to tell the protocol, not yet read by hyper.
     first: Vec<u8>,
     given: usize,
@@ -67,9 +66,9 @@ pub(crate) struct Wire {
     written: usize,
 }
 
-impl Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A connection of which nothing has been read.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Wire {
             stream,
             first: Vec::new(),
@@ -78,6 +77,13 @@ impl Wire {
             begun: Arc::default(),
             own: Vec::new(),
             written: 0,
+        }
+    }
+
+    /// Takes the protocol that was agreed upon beforehand.
+    pub(crate) fn agreed(&mut self, protocol: Protocol) {
+        if protocol == Protocol::Http1 {
+            self.scanner = Some(Scanner::default());
         }
     }
 
@@ -200,7 +206,7 @@ fn answer(status: u16) -> Vec<u8> {
     format!("HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }
 
-impl Read for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> Read for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -232,7 +238,7 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

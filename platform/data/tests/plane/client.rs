@@ -59,6 +59,7 @@ impl Node {
         let sink: Arc<dyn LogSink> = Arc::<Logs>::clone(&logs);
         let config = DataConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
+            listen_tls: Some("127.0.0.1:0".parse().unwrap()),
             worker: std::env::current_exe().unwrap(),
             logs: sink,
             observe,
@@ -120,8 +121,13 @@ impl Node {
 
     /// Leads a host to a target, beside those that are there.
     pub fn publish(&self, host: &str, target: Arc<Target>) {
+        self.route(|table| table.insert(host, target));
+    }
+
+    /// Changes the table and publishes it.
+    pub fn route(&self, change: impl FnOnce(&mut RouteTable)) {
         let mut table = self.table.lock().unwrap();
-        table.insert(host, target);
+        change(&mut table);
         let _runtime = self.runtime.enter();
         self.plane.publish(table.clone());
     }

@@ -37,10 +37,18 @@ struct Guest<'f> {
     streams: BTreeMap<u32, Stream>,
     next_call: u32,
     raw: HostRing,
+    /// What its artifact says.
+    name: String,
 }
 
 /// Serves until told to stop.
-pub fn run(memory: &Arc<RingMemory>, wake: &OwnedFd, bell: &OwnedFd, stop: &AtomicBool) {
+pub fn run(
+    name: String,
+    memory: &Arc<RingMemory>,
+    wake: &OwnedFd,
+    bell: &OwnedFd,
+    stop: &AtomicBool,
+) {
     let mut consumer = Consumer::new(HostRing::host_to_guest(memory));
     let raw = HostRing::guest_to_host(memory);
     let mut guest = Guest {
@@ -49,6 +57,7 @@ pub fn run(memory: &Arc<RingMemory>, wake: &OwnedFd, bell: &OwnedFd, stop: &Atom
         streams: BTreeMap::new(),
         next_call: 0,
         raw,
+        name,
     };
     let mut buffer = vec![0; MAX_PAYLOAD];
     guest.send(Kind::Ready, 0, 0, 0, b"");
@@ -107,6 +116,10 @@ impl Guest<'_> {
     }
 
     fn done(&mut self, stream: u32, outcome: u32) {
+        self.done_after(stream, outcome, 1000);
+    }
+
+    fn done_after(&mut self, stream: u32, outcome: u32, cpu_ns: u64) {
         self.streams.remove(&stream);
         self.send(
             Kind::Done,
@@ -114,7 +127,7 @@ impl Guest<'_> {
             stream,
             outcome,
             &Done {
-                cpu_ns: 1000,
+                cpu_ns,
                 memory: 65536,
             }
             .to_bytes(),
@@ -210,6 +223,15 @@ impl Guest<'_> {
                 &[],
                 &format!("status {status}"),
             ),
+            ["cpu", ms] => {
+                self.head(id, 200, &[], true);
+                let ms: u64 = ms.parse().unwrap();
+                self.done_after(id, outcome::OK, ms * 1_000_000);
+            }
+            ["name"] => {
+                let name = self.name.clone();
+                self.answer(id, 200, &[], &name);
+            }
             ["empty"] => self.answer(id, 200, &[], ""),
             ["echo"] => {
                 self.head(id, 200, &[("trailer", "x-sum")], whole);

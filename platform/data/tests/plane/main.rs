@@ -16,8 +16,10 @@
 mod cases;
 mod client;
 mod conformance;
+mod edge;
 mod guest;
 mod observe;
+mod tls;
 mod worker;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         .iter()
         .chain(conformance::CASES)
         .chain(observe::CASES)
+        .chain(edge::CASES)
+        .chain(tls::CASES)
     {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;

@@ -41,7 +41,7 @@ pub fn run() {
                 let stop = Arc::new(AtomicBool::new(false));
                 vms.insert(vm, Arc::clone(&stop));
                 let memory = RingMemory::from_fd(memory).unwrap();
-                std::thread::spawn(move || guest::run(&memory, &wake, &bell, &stop));
+                std::thread::spawn(move || guest::run(text, &memory, &wake, &bell, &stop));
             }
             Command::StopVm { vm } => {
                 if let Some(stop) = vms.remove(&vm) {

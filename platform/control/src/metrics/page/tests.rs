@@ -94,6 +94,7 @@ fn read() -> Read {
         },
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(5),
         about: About {
+            requests_per_second: 0,
             version: "1.2.3",
             wasmtime: "48",
             started: Instant::now(),

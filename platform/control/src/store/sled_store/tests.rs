@@ -1,11 +1,18 @@
-//! The store on disk: what it remembers over a restart, and how it meets damage.
+//! The store on disk: what it remembers over a restart, what it lets pass, and how it meets damage.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
-use platform_model::Limits;
+use platform_model::{DeploymentId, Digest, Limits};
+use time::OffsetDateTime;
 
 use super::*;
+use crate::store::Records;
+use crate::store::records::{
+    AppRecord, ComponentRecord, DeploymentRecord, LastRecord, Prefix, Record as _, TenantRecord,
+    UsageRecord,
+};
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -18,6 +25,8 @@ fn record(tenant: &str, app: &str, number: u64) -> DeploymentRecord {
         deployment: DeploymentId(number),
         digest: Digest::from_sha256([7; 32]),
         env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        config: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         allow_hosts: vec!["example.com:443".parse().unwrap()],
         limits: Limits::default(),
         isolation: platform_model::Isolation::default(),
@@ -33,106 +42,241 @@ fn filled(deployments: u64) -> tempfile::TempDir {
     for number in 1..=deployments {
         let mut record = record("acme", "shop", number);
         record.env.insert("PADDING".to_owned(), "x".repeat(4000));
-        store.commit_deployment(&record).unwrap();
+        put(&store, &[(record.key().as_str(), &json(&record))]);
     }
     folder
 }
 
+fn json(record: &impl serde::Serialize) -> String {
+    serde_json::to_string(record).unwrap()
+}
+
+/// Writes values that need not be records; the revision.
+fn put(store: &SledStore, values: &[(&str, &str)]) -> Revision {
+    let mut transaction = Transaction::default();
+    for (key, value) in values {
+        transaction.put(*key, value.as_bytes().to_vec());
+    }
+    store.commit(&transaction).unwrap()
+}
+
+fn keys(store: &SledStore, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let found = store.scan(prefix, after, limit).unwrap();
+    found.into_iter().map(|(key, _)| key).collect()
+}
+
 #[test]
-fn what_was_written_is_there_after_a_restart() {
+fn what_was_written_is_there_after_a_restart_with_its_revision() {
     let folder = tempfile::tempdir().unwrap();
-    let deployment = record("acme", "shop", 1);
-    {
+    let (a, b) = (record("acme", "shop", 1), record("acme", "shop", 2));
+    let (first, second) = {
         let store = SledStore::open(folder.path()).unwrap();
-        store.commit_deployment(&deployment).unwrap();
-        store.commit_deployment(&record("acme", "shop", 2)).unwrap();
-        store
-            .commit_deployment(&record("other", "shop", 1))
-            .unwrap();
-    }
-    let store = SledStore::open(folder.path()).unwrap();
-    let (tenant, app) = (&deployment.tenant, &deployment.app);
-    let stored = store.app(tenant, app).unwrap().unwrap();
-    assert_eq!((stored.active, stored.deployments), (DeploymentId(2), 2));
-    let first = store.deployment(tenant, app, DeploymentId(1)).unwrap();
-    assert_eq!(first, Some(deployment.clone()));
-    assert_eq!(store.deployments(Some((tenant, app))).unwrap().len(), 2);
-    assert_eq!(store.deployments(None).unwrap().len(), 3);
-    assert_eq!(store.tenants().unwrap().len(), 2);
-    assert_eq!(store.apps(None).unwrap().len(), 2);
-}
-
-#[test]
-fn a_name_that_starts_like_another_is_another() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
-    store.commit_deployment(&record("a", "x", 1)).unwrap();
-    store.commit_deployment(&record("a-b", "x", 1)).unwrap();
-    store.commit_deployment(&record("a", "x-y", 1)).unwrap();
-    assert_eq!(store.apps(Some(&"a".parse().unwrap())).unwrap().len(), 2);
-    assert!(
-        store
-            .delete_app(&"a".parse().unwrap(), &"x".parse().unwrap())
-            .unwrap()
-    );
-    assert_eq!(store.deployments(None).unwrap().len(), 2);
-}
-
-#[test]
-fn a_number_is_given_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
-    store.commit_deployment(&record("t", "a", 1)).unwrap();
-    for wrong in [0, 1, 3] {
-        let error = store
-            .commit_deployment(&record("t", "a", wrong))
-            .unwrap_err();
-        assert!(matches!(error, StoreError::NumberTaken(_)), "{error}");
-    }
-}
-
-#[test]
-fn numbers_go_on_after_an_app_was_deleted() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
-    store.commit_deployment(&record("t", "a", 1)).unwrap();
-    store.commit_deployment(&record("t", "a", 2)).unwrap();
-    let (tenant, app) = ("t".parse().unwrap(), "a".parse().unwrap());
-    assert!(store.delete_app(&tenant, &app).unwrap());
-    assert_eq!(
-        store.next_deployment(&tenant, &app).unwrap(),
-        DeploymentId(3)
-    );
-    store.commit_deployment(&record("t", "a", 3)).unwrap();
-    let app = store.app(&tenant, &app).unwrap().unwrap();
-    assert_eq!((app.last, app.deployments), (DeploymentId(3), 1));
-}
-
-#[test]
-fn tenants_go_when_they_are_empty() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
-    let tenant: TenantName = "acme".parse().unwrap();
-    assert!(store.create_tenant(&tenant, now()).unwrap());
-    assert!(!store.create_tenant(&tenant, now()).unwrap());
-    let component = ComponentRecord {
-        tenant: tenant.clone(),
-        digest: Digest::from_sha256([1; 32]),
-        size: 3,
-        uploaded_at: now(),
+        let first = put(&store, &[(a.key().as_str(), &json(&a))]);
+        let second = put(&store, &[(b.key().as_str(), &json(&b))]);
+        (first, second)
     };
-    store.put_component(&component).unwrap();
-    assert_eq!(
-        store.components().unwrap(),
-        std::slice::from_ref(&component)
+    assert!(first < second);
+    let store = SledStore::open(folder.path()).unwrap();
+    let found = store.get(a.key().as_str()).unwrap().unwrap();
+    assert_eq!(found.revision, first);
+    assert_eq!(found.value, json(&a).into_bytes());
+    assert_eq!(store.get("deployment/acme/shop/3").unwrap(), None);
+    let found = store.scan("deployment/", None, 10).unwrap();
+    assert_eq!(found[1].1.revision, second);
+    // Revisions go on.
+    assert!(put(&store, &[("tenant/x", "{}")]) > second);
+}
+
+#[test]
+fn scans_have_an_order_a_start_and_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    put(
+        &store,
+        &[
+            ("a/1", ""),
+            ("a/2", ""),
+            ("a/3", ""),
+            ("a-b/1", ""),
+            ("b/1", ""),
+        ],
     );
-    store.commit_deployment(&record("acme", "shop", 1)).unwrap();
-    let error = store.delete_tenant(&tenant).unwrap_err();
-    assert!(matches!(error, StoreError::TenantNotEmpty(1)));
-    assert!(store.delete_app(&tenant, &"shop".parse().unwrap()).unwrap());
-    assert!(store.delete_tenant(&tenant).unwrap());
-    assert!(!store.delete_tenant(&tenant).unwrap());
-    assert_eq!(store.component(&tenant, &component.digest).unwrap(), None);
+    assert_eq!(keys(&store, "a/", None, 10), ["a/1", "a/2", "a/3"]);
+    assert_eq!(keys(&store, "a/", None, 2), ["a/1", "a/2"]);
+    assert_eq!(keys(&store, "a/", Some("a/1"), 10), ["a/2", "a/3"]);
+    // A key that is not there is a place in the order too; one before the prefix is the start.
+    assert_eq!(keys(&store, "a/", Some("a/11"), 10), ["a/2", "a/3"]);
+    assert_eq!(keys(&store, "a/", Some("a"), 10), ["a/1", "a/2", "a/3"]);
+    assert!(keys(&store, "a/", Some("b"), 10).is_empty());
+    assert!(keys(&store, "c/", None, 10).is_empty());
+}
+
+#[test]
+fn a_transaction_is_made_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let first = put(&store, &[("a/1", "x"), ("b/1", "y")]);
+    let cases = [
+        (Precondition::Absent("c/1".to_owned()), true),
+        (Precondition::Absent("a/1".to_owned()), false),
+        (Precondition::At("a/1".to_owned(), first), true),
+        (
+            Precondition::At("a/1".to_owned(), Revision(first.0 + 1)),
+            false,
+        ),
+        (Precondition::At("c/1".to_owned(), first), false),
+        (Precondition::Empty("c/".to_owned()), true),
+        (Precondition::Empty("b/".to_owned()), false),
+    ];
+    for (number, (precondition, holds)) in cases.into_iter().enumerate() {
+        let mut transaction = Transaction::default();
+        let key = format!("made/{number}");
+        transaction.put(&key, b"1".to_vec());
+        transaction.require(precondition.clone());
+        let committed = store.commit(&transaction);
+        assert_eq!(committed.is_ok(), holds, "{precondition:?}");
+        assert_eq!(
+            store.get(&key).unwrap().is_some(),
+            holds,
+            "{precondition:?}"
+        );
+        if !holds {
+            assert!(matches!(committed, Err(StoreError::Conflict { .. })));
+        }
+    }
+    let mut transaction = Transaction::default();
+    transaction.delete("a/1");
+    transaction.delete("nothing/1");
+    transaction.delete_prefix("made/");
+    transaction.put("a/2", Vec::new());
+    store.commit(&transaction).unwrap();
+    assert_eq!(keys(&store, "a/", None, 10), ["a/2"]);
+    assert!(keys(&store, "made/", None, 10).is_empty());
+}
+
+#[test]
+fn a_transaction_that_etcd_would_refuse_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let mut transaction = Transaction::default();
+    for number in 0..=MAX_OPERATIONS {
+        transaction.put(format!("a/{number}"), Vec::new());
+    }
+    let error = store.commit(&transaction).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge(101)), "{error}");
+    assert!(keys(&store, "a/", None, 1).is_empty());
+}
+
+/// What the first version wrote: values without revisions, no usage, a last number that does not say whose it is.
+fn format_1() -> (tempfile::TempDir, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = sled::open(folder.path().join("sled")).unwrap();
+    let tenant = r#"{"tenant":"acme","created_at":"2026-01-02T03:04:05Z"}"#;
+    let app = r#"{"tenant":"acme","app":"shop","active":2,"last":2,"deployments":2,"created_at":"2026-01-02T03:04:05Z"}"#;
+    let digest = Digest::from_sha256([7; 32]);
+    let component = format!(
+        r#"{{"tenant":"acme","digest":"{digest}","size":1000,"uploaded_at":"2026-01-02T03:04:05Z"}}"#
+    );
+    let deployment = |number| json(&record("acme", "shop", number));
+    let entries = [
+        ("tenant/acme".to_owned(), tenant.to_owned()),
+        ("app/acme/shop".to_owned(), app.to_owned()),
+        (format!("component/acme/{}", digest.hex()), component),
+        (
+            record("acme", "shop", 1).key().as_str().to_owned(),
+            deployment(1),
+        ),
+        (
+            record("acme", "shop", 2).key().as_str().to_owned(),
+            deployment(2),
+        ),
+        ("last/acme/gone".to_owned(), "7".to_owned()),
+    ];
+    let commits = entries.len() as u64;
+    for (key, value) in entries {
+        db.insert(key, value.as_bytes()).unwrap();
+    }
+    db.insert(COMMITS, &commits.to_be_bytes()).unwrap();
+    db.flush().unwrap();
+    let state = format!(r#"{{"format":1,"commits":{commits}}}"#);
+    fs::write(folder.path().join("state.json"), state).unwrap();
+    (folder, commits)
+}
+
+fn check_migrated(folder: &Path, commits: u64) {
+    let records = Records::new(Arc::new(SledStore::open(folder).unwrap()));
+    let tenant = "acme".parse().unwrap();
+    let stored = records.get(&TenantRecord::at(&tenant)).unwrap().unwrap();
+    assert_eq!(stored.revision, Revision(commits + 1));
+    assert_eq!(stored.record.quotas, platform_model::Quotas::default());
+    let usage = records.get(&UsageRecord::at(&tenant)).unwrap().unwrap();
+    let usage = usage.record;
+    assert_eq!(
+        (usage.apps, usage.deployments, usage.disk_bytes),
+        (1, 2, 1000)
+    );
+    let apps = records.all::<AppRecord>(&Prefix::all()).unwrap();
+    assert_eq!(apps[0].active, DeploymentId(2));
+    let deployments = records.all::<DeploymentRecord>(&Prefix::all()).unwrap();
+    assert_eq!(
+        deployments,
+        [record("acme", "shop", 1), record("acme", "shop", 2)]
+    );
+    let components = records.all::<ComponentRecord>(&Prefix::all()).unwrap();
+    assert_eq!((components.len(), components[0].size), (1, 1000));
+    let gone = LastRecord::at(&tenant, &"gone".parse().unwrap());
+    assert_eq!(
+        records.get(&gone).unwrap().unwrap().record.last,
+        DeploymentId(7)
+    );
+    let manifest = Manifest::read(folder).unwrap().unwrap();
+    assert_eq!((manifest.format, manifest.commits), (FORMAT, commits + 1));
+}
+
+#[test]
+fn a_store_of_format_1_is_brought_to_this_one_once() {
+    let (folder, commits) = format_1();
+    check_migrated(folder.path(), commits);
+    check_migrated(folder.path(), commits);
+}
+
+#[test]
+fn a_migration_that_was_cut_before_it_was_noted_is_noted() {
+    let (folder, commits) = format_1();
+    let before = fs::read(folder.path().join("state.json")).unwrap();
+    drop(SledStore::open(folder.path()).unwrap());
+    fs::write(folder.path().join("state.json"), before).unwrap();
+    check_migrated(folder.path(), commits);
+}
+
+#[test]
+fn what_cannot_be_migrated_is_damage_and_stays() {
+    let (folder, _) = format_1();
+    let db = sled::open(folder.path().join("sled")).unwrap();
+    db.insert("tenant/other", "{}").unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let error = SledStore::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tenant/other"), "{error}");
+    let state = fs::read_to_string(folder.path().join("state.json")).unwrap();
+    assert!(state.contains("\"format\":1"), "{state}");
+}
+
+#[test]
+fn a_record_that_is_not_what_its_key_says_is_damage() {
+    for (key, value) in [
+        (
+            "tenant/other",
+            r#"{"tenant":"acme","created_at":"2026-01-02T03:04:05Z"}"#,
+        ),
+        ("tenant/acme", "{}"),
+        ("colour/acme", "{}"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        put(&SledStore::open(folder.path()).unwrap(), &[(key, value)]);
+        let error = SledStore::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 #[test]
@@ -140,12 +284,12 @@ fn a_newer_format_is_refused_by_name() {
     let folder = filled(1);
     fs::write(
         folder.path().join("state.json"),
-        r#"{"format":2,"new":true}"#,
+        r#"{"format":3,"new":true}"#,
     )
     .unwrap();
     let error = SledStore::open(folder.path()).unwrap_err();
     assert!(
-        matches!(error, OpenError::Newer { found: 2, .. }),
+        matches!(error, OpenError::Newer { found: 3, .. }),
         "{error}"
     );
 }
@@ -163,7 +307,7 @@ fn a_database_that_is_gone_is_damage() {
     let folder = filled(3);
     fs::remove_dir_all(folder.path().join("sled")).unwrap();
     let error = SledStore::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("0 of the 3 writes"), "{error}");
+    assert!(error.contains("0 of the 4 writes"), "{error}");
 }
 
 /// Whatever length the file is cut to: an error that names the folder, or, where only unused room was cut off, all of
@@ -198,7 +342,7 @@ fn a_database_with_overwritten_bytes_is_damage() {
 
 fn expect_whole_or_damaged(folder: &Path) {
     match SledStore::open(folder) {
-        Ok(store) => assert_eq!(store.deployments(None).unwrap().len(), 40),
+        Ok(store) => assert_eq!(keys(&store, "deployment/", None, 100).len(), 40),
         Err(OpenError::Damaged { path, .. }) => assert_eq!(path, folder),
         Err(other) => panic!("{other}"),
     }

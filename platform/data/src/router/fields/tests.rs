@@ -23,8 +23,10 @@ fn sent(version: Version, headers: &HeaderMap) -> HeaderMap {
     let origin = Origin {
         address: "10.0.0.9",
         node: "10.0.0.9",
+        scheme: "https",
         authority: "a.localhost:80",
         trace: None,
+        prefix: "/p",
         id: b"id",
     };
     let mut buffer = Vec::new();
@@ -68,6 +70,7 @@ fn the_way_here_is_said_by_the_router_alone() {
         ("forwarded", "for=1.1.1.1"),
         ("x-forwarded-for", "1.1.1.1"),
         ("x-forwarded-port", "1"),
+        ("x-forwarded-prefix", "/q"),
         ("x-request-id", "bad id"),
     ]);
     let got = sent(Version::HTTP_11, &headers);
@@ -77,7 +80,14 @@ fn the_way_here_is_said_by_the_router_alone() {
     );
     assert_eq!(
         got["forwarded"],
-        "for=10.0.0.9;host=\"a.localhost:80\";proto=http"
+        "for=10.0.0.9;host=\"a.localhost:80\";proto=https"
+    );
+    assert_eq!(
+        (&got["x-forwarded-proto"], &got["x-forwarded-prefix"]),
+        (
+            &HeaderValue::from_static("https"),
+            &HeaderValue::from_static("/p")
+        )
     );
     assert_eq!(got["x-request-id"], "id");
     assert!(!got.contains_key("x-forwarded-port"));

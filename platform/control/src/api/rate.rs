@@ -1,0 +1,160 @@
+//! How many requests a token may make, and how many wrong tokens an address may send.
+//!
+//! A right token is never refused because of the wrong ones that came from its address: 256 random bits cannot be guessed, so
+//! that what is limited is what the guesses cost the node, and nobody can lock somebody else out.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use crate::problem::{ApiError, Code};
+
+/// Seconds' worth of requests that a token may make at once after a pause.
+const BURST: u32 = 5;
+
+/// Wrong tokens that an address may send at once, and how long it takes until it may send one more.
+const FAILURES: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const FAILURE: Duration = Duration::from_secs(3);
+
+/// Keys that are kept before those are let go that say nothing any more.
+const KEPT: usize = 4_096;
+
+type Limiter<K> = RateLimiter<
+    K,
+    HashMapStateStore<K>,
+    MonotonicClock,
+    NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
+>;
+
+/// The limits of one API.
+#[derive(Debug)]
+pub(super) struct Rates {
+    /// By the id of the token; none where there is no limit.
+    requests: Option<Limiter<Arc<str>>>,
+    /// By the address.
+    failures: Limiter<IpAddr>,
+}
+
+impl Rates {
+    /// With so many requests in a second for each token; 0 for as many as come.
+    pub(super) fn new(per_second: u32) -> Self {
+        let requests = NonZeroU32::new(per_second).map(|rate| {
+            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));
+            limiter(Quota::per_second(rate).allow_burst(burst))
+        });
+        let failure = Quota::with_period(FAILURE).unwrap_or(Quota::per_second(FAILURES));
+        Self {
+            requests,
+            failures: limiter(failure.allow_burst(FAILURES)),
+        }
+    }
+
+    /// Counts a request of a token.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub(super) fn request(&self, token: &Arc<str>) -> Result<(), ApiError> {
+        let Some(requests) = &self.requests else {
+            return Ok(());
+        };
+        take(requests, token).map_err(|wait| {
+            let detail = format!("the token makes too many requests: wait {wait} s");
+            ApiError::new(Code::RateLimited, detail).retry_after(wait)
+        })
+    }
+
+    /// Counts a wrong token from an address.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub(super) fn failure(&self, from: Option<IpAddr>) -> Result<(), ApiError> {
+        let Some(from) = from else {
+            return Ok(());
+        };
+        take(&self.failures, &network(from)).map_err(|wait| {
+            let detail = format!(
+                "too many wrong tokens came from {from}: correct the token, and wait {wait} s"
+            );
+            ApiError::new(Code::TooManyFailures, detail).retry_after(wait)
+        })
+    }
+}
+
+fn limiter<K: Hash + Eq + Clone>(quota: Quota) -> Limiter<K> {
+    RateLimiter::new(quota, HashMapStateStore::default(), MonotonicClock)
+}
+
+/// Takes one from what a key may have; the seconds to wait where there is none.
+fn take<K: Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), u64> {
+    if limiter.len() > KEPT {
+        limiter.retain_recent();
+    }
+    limiter.check_key(key).map_err(|until| {
+        let wait = until.wait_time_from(MonotonicClock.now());
+        wait.as_secs() + 1
+    })
+}
+
+/// What counts as one address: of IPv6 the 64 bits that one customer gets at the least.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        four => four,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_a_burst_and_others_do_not_pay_for_it() {
+        let rates = Rates::new(2);
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        for _ in 0..10 {
+            rates.request(&a).unwrap();
+        }
+        let error = rates.request(&a).unwrap_err();
+        assert_eq!((error.code, error.wait), (Code::RateLimited, Some(1)));
+        rates.request(&b).unwrap();
+        let none = Rates::new(0);
+        assert!((0..1_000).all(|_| none.request(&a).is_ok()));
+    }
+
+    #[test]
+    fn wrong_tokens_are_counted_by_address() {
+        let rates = Rates::new(0);
+        let from = |text: &str| Some(text.parse().unwrap());
+        for _ in 0..20 {
+            rates.failure(from("192.0.2.1")).unwrap();
+        }
+        let error = rates.failure(from("::ffff:192.0.2.1")).unwrap_err();
+        assert_eq!((error.code, error.wait), (Code::TooManyFailures, Some(3)));
+        rates.failure(from("192.0.2.2")).unwrap();
+        for host in 0..20 {
+            rates.failure(from(&format!("2001:db8::{host}"))).unwrap();
+        }
+        assert!(rates.failure(from("2001:db8::ffff")).is_err());
+        rates.failure(from("2001:db8:0:1::1")).unwrap();
+    }
+
+    #[test]
+    fn what_says_nothing_any_more_is_let_go() {
+        let rates = Rates::new(1_000_000);
+        for number in 0..3 * KEPT {
+            rates.request(&number.to_string().into()).unwrap();
+        }
+        let kept = rates.requests.as_ref().unwrap().len();
+        assert!(kept <= KEPT + 1, "{kept}");
+    }
+}
