@@ -29,6 +29,8 @@ struct Stream {
     /// The incoming stream that an outgoing one belongs to.
     parent: Option<u32>,
     ended: bool,
+    /// The answer to a call has begun.
+    begun: bool,
 }
 
 struct Guest<'f> {
@@ -167,6 +169,11 @@ impl Guest<'_> {
             return;
         };
         if let Some(parent) = stream.parent {
+            if stream.begun {
+                let code = reset::HTTP_PROTOCOL_ERROR;
+                self.send(Kind::Reset, 0, parent, code, b"the upstream broke off");
+                return self.done(parent, outcome::OK);
+            }
             let text = String::from_utf8_lossy(text).into_owned();
             return self.answer(parent, 502, &[("x-code", &code.to_string())], &text);
         }
@@ -484,7 +491,9 @@ impl Guest<'_> {
     }
 
     fn call_head(&mut self, id: u32, payload: &[u8], whole: bool) {
-        let parent = self.streams[&id].parent.unwrap();
+        let call = self.streams.get_mut(&id).unwrap();
+        call.begun = true;
+        let parent = call.parent.unwrap();
         let head = ResponseHead::read(payload).unwrap();
         let fields: Vec<(String, String)> = head
             .fields
