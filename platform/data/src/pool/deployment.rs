@@ -73,7 +73,7 @@ pub(crate) struct Deployment {
     wanted: Notify,
     /// Requests that hold on to it.
     users: AtomicU32,
-    idle: Notify,
+    unheld: Notify,
     /// No new requests: it left the route table.
     pub(crate) retired: CancellationToken,
     /// It ends now.
@@ -108,7 +108,7 @@ pub(crate) struct Hold(pub(crate) Arc<Deployment>);
 impl Drop for Hold {
     fn drop(&mut self) {
         if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 && self.0.retired.is_cancelled() {
-            self.0.idle.notify_waiters();
+            self.0.unheld.notify_waiters();
         }
     }
 }
@@ -133,7 +133,7 @@ impl Deployment {
             desired: AtomicU32::new(target.scale.min),
             wanted: Notify::new(),
             users: AtomicU32::new(0),
-            idle: Notify::new(),
+            unheld: Notify::new(),
             retired: CancellationToken::new(),
             stop: CancellationToken::new(),
             past: Past::default(),
@@ -201,7 +201,7 @@ impl Deployment {
         self.retired.cancel();
         let drained = async {
             loop {
-                let idle = self.idle.notified();
+                let idle = self.unheld.notified();
                 if self.users.load(Ordering::Acquire) == 0 {
                     break;
                 }
@@ -304,15 +304,21 @@ impl Deployment {
         true
     }
 
-    /// Gives up its VMs now if it has no request, to make room for others. Tells whether it had any.
+    /// For how long it has had no request, if it has VMs beyond those that it always has.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        let spare = self.members.load().len() > self.target.scale.min as usize;
+        let idle = lock(&self.scaler).idle();
+        (spare && !idle.is_zero()).then_some(idle)
+    }
+
+    /// Gives up its VMs now if it has no request, to make room for others. Tells whether it did.
     pub(crate) fn evict(&self) -> bool {
         let members = self.members.load();
         let busy = |member: &Member| member.link.active.load(Ordering::Relaxed) > 0;
-        if members.is_empty() || members.iter().any(busy) || self.users.load(Ordering::Relaxed) > 0
-        {
+        if members.iter().any(busy) || self.users.load(Ordering::Relaxed) > 0 {
             return false;
         }
-        self.desired.store(0, Ordering::Release);
+        self.desired.store(self.target.scale.min, Ordering::Release);
         self.wanted.notify_one();
         true
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod deployment;
 mod member;
+mod pressure;
 mod scale;
 pub(crate) mod template;
 pub(crate) mod worker;
@@ -16,6 +17,7 @@ use platform_model::{TenantName, VmStatus};
 use sandbox_channel::VmId;
 
 use self::deployment::Deployment;
+use self::pressure::Pressure;
 use self::worker::Worker;
 use crate::link::SWEEP;
 use crate::link::drain::Outgoing;
@@ -27,6 +29,9 @@ use crate::{DataStatus, LogSink, Target};
 
 /// Longest time that a deployment which left the table has for its requests.
 const RETIRE_TIME: Duration = Duration::from_secs(600);
+
+/// Of so many idle deployments, one gives up its VMs when memory is short.
+const EVICTED_SHARE: usize = 8;
 
 /// What every deployment needs.
 pub(crate) struct Shared {
@@ -62,6 +67,7 @@ impl Shared {
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = tokio::time::Instant::now();
+        let mut pressure = Pressure::new();
         loop {
             let now = tick.tick().await;
             let passed = now.saturating_duration_since(std::mem::replace(&mut last, now));
@@ -72,10 +78,27 @@ impl Shared {
                     .upgrade()
                     .is_some_and(|deployment| deployment.sweep(passed, self.processors))
             });
+            if pressure.is_short(passed) {
+                give_up_idle(&awake);
+            }
             let mut entered = lock(&self.awake);
             entered.retain(|one| !awake.iter().any(|other| other.ptr_eq(one)));
             entered.append(&mut awake);
         }
+    }
+}
+
+/// Has the deployments that were idle for longest give up their VMs: some of them, as what they free is not seen at once.
+fn give_up_idle(awake: &[Weak<Deployment>]) {
+    let awake = awake.iter().filter_map(Weak::upgrade);
+    let mut idle: Vec<_> = awake
+        .filter_map(|deployment| Some((deployment.idle()?, deployment)))
+        .collect();
+    idle.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    idle.truncate(idle.len().div_ceil(EVICTED_SHARE));
+    let evicted = idle.iter().filter(|(_, one)| one.evict()).count();
+    if evicted > 0 {
+        tracing::warn!(evicted, "memory is short: idle VMs are given up");
     }
 }
 

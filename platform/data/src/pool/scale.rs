@@ -49,6 +49,11 @@ pub(crate) struct Scaler {
 }
 
 impl Scaler {
+    /// Time without a request, as of the last look.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// Looks at a deployment, so long after the last look. `processors`: those of the node.
     pub(crate) fn look(
         &mut self,

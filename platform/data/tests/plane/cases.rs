@@ -514,7 +514,11 @@ fn egress() {
     );
     // Where it breaks off before anything of the answer has left, the answer is an error.
     let broken = fetch(&node, &format!("http://127.0.0.1:{port}/cut"));
-    assert!(broken.cut || broken.status == 500, "{broken:?} {:?}", node.logs.0.lock().unwrap());
+    assert!(
+        broken.cut || broken.status == 500,
+        "{broken:?} {:?}",
+        node.logs.0.lock().unwrap()
+    );
     for (path, code) in [("garbage", "35"), ("silent", "9")] {
         let answer = fetch(&node, &format!("http://127.0.0.1:{port}/{path}"));
         assert_eq!(
