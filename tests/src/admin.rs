@@ -129,6 +129,8 @@ impl Admin {
             env: BTreeMap::new(),
             allow_hosts: Vec::new(),
             limits: json!({}),
+            isolation: "instance".to_owned(),
+            scale: json!({}),
         }
     }
 }
@@ -143,6 +145,8 @@ pub struct Deploy<'a> {
     env: BTreeMap<String, String>,
     allow_hosts: Vec<String>,
     limits: Value,
+    isolation: String,
+    scale: Value,
 }
 
 impl Deploy<'_> {
@@ -174,6 +178,20 @@ impl Deploy<'_> {
         self
     }
 
+    /// With this isolation of its requests, as the command line has it.
+    #[must_use]
+    pub fn isolation(mut self, isolation: &str) -> Self {
+        isolation.clone_into(&mut self.isolation);
+        self
+    }
+
+    /// With so many VMs: `{"min_vms": …, "max_vms": …, "idle_ms": …}`.
+    #[must_use]
+    pub fn scale(mut self, scale: Value) -> Self {
+        self.scale = scale;
+        self
+    }
+
     /// Uploads and deploys.
     ///
     /// # Errors
@@ -191,6 +209,7 @@ impl Deploy<'_> {
         let upload: Value = serde_json::from_slice(&upload.body)?;
         let request = json!({
             "digest": upload["digest"], "env": self.env, "allow_hosts": self.allow_hosts, "limits": self.limits,
+            "isolation": self.isolation, "scale": self.scale,
         });
         let path = format!("/v1/tenants/{}/apps/{}/deployments", self.tenant, self.app);
         let body = full(request.to_string());

@@ -46,6 +46,14 @@ pub fn with_proposals(text: &str) -> Vec<u8> {
     saying_with(text, &proposals)
 }
 
+/// A component that says what of its instance is not as in a new one, and then changes all of it: see
+/// `fixture/dirtying.wat`. What it is asked for by `POST` it never answers, and changes things for ever.
+#[must_use]
+pub fn dirtying() -> Vec<u8> {
+    let more = without_comments(include_str!("fixture/dirtying.wat"));
+    saying_as("(call $look (local.get $request))", &more)
+}
+
 /// As [`saying`], whose instances print `first` when they are made; and then trap, if they `fail`.
 #[must_use]
 pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
@@ -62,8 +70,13 @@ pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
 
 /// As [`saying`], with more in its module.
 fn saying_with(text: &str, more: &str) -> Vec<u8> {
+    saying_as(&format!("str\"{}\"", escape(text)), more)
+}
+
+/// As [`saying_with`], with code in the text's place that gives its address and length.
+fn saying_as(text: &str, more: &str) -> Vec<u8> {
     let source = without_comments(include_str!("fixture/saying.wat"));
-    let source = source.replace("(@text)", &format!("str\"{}\"", escape(text)));
+    let source = source.replace("(@text)", text);
     let (begin, end) = source.split_at(source.rfind(')').unwrap());
     handler(&format!("{begin}{more}{end}"))
 }
@@ -302,6 +315,7 @@ mod tests {
             ("probe", probe().to_vec()),
             ("saying", saying("a \"text\"\n")),
             ("with proposals", with_proposals("text")),
+            ("dirtying", dirtying()),
             ("printing first", printing_first("text", "first", true)),
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),

@@ -68,6 +68,7 @@ async fn a_worker_killed_under_load_takes_only_its_own_requests_along() {
             }));
         }
     }
+    let mut times = Vec::new();
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(700)).await;
         let worker = node.admin.worker("victim").await.unwrap();
@@ -87,17 +88,16 @@ async fn a_worker_killed_under_load_takes_only_its_own_requests_along() {
             (answer.status == 200).then_some(())
         })
         .await;
-        assert!(
-            killed.elapsed() < BACK + Duration::from_millis(500),
-            "back after {:?}",
-            killed.elapsed()
-        );
+        times.push(killed.elapsed());
         assert_eq!(
             node.admin.worker("other").await,
             Some(neighbour),
             "the neighbour's worker is another"
         );
     }
+    // Machines that run tests stutter; not three times of five.
+    times.sort();
+    assert!(times[2] < BACK, "back after {times:?}");
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();

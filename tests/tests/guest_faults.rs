@@ -225,7 +225,7 @@ async fn processor_time_is_limited_wherever_it_is_spent() {
             .contains(&code.as_str()),
             "{path}: {code}"
         );
-        node.served_again("tight", Duration::from_secs(2)).await;
+        node.served_again("tight", SOON).await;
     }
     neighbour_is_well().await;
 }
@@ -335,7 +335,7 @@ async fn memory_is_limited() {
         "a VM of 128 MiB has {} MiB",
         resident >> 20
     );
-    node.served_again("tight", Duration::from_secs(2)).await;
+    node.served_again("tight", SOON).await;
     neighbour_is_well().await;
 }
 

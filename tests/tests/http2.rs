@@ -120,22 +120,17 @@ async fn streams_do_not_wait_for_each_other() {
     let h2 = Connection::h2(node().await.listen).await.unwrap();
     let slow = (0..10).map(|_| {
         let mut stream = h2.another();
-        tokio::spawn(async move { stream.get(HOST, "/sleep?1500").await.text() })
+        tokio::spawn(async move { stream.get(HOST, "/sleep?4000").await.text() })
     });
     let slow: Vec<_> = slow.collect();
     let quick = (0..60).map(|_| {
         let mut stream = h2.another();
         async move { stream.get(HOST, "/counter").await.text() }
     });
-    let begin = std::time::Instant::now();
     for text in futures_util::future::join_all(quick).await {
         assert_eq!(text, "1");
     }
-    assert!(
-        begin.elapsed() < Duration::from_millis(1400),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(slow.iter().all(|stream| !stream.is_finished()));
     for stream in slow {
         assert_eq!(stream.await.unwrap(), "slept\n");
     }
