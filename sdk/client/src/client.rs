@@ -18,7 +18,7 @@ use crate::transport::Transport;
 use crate::upload::{Progress, Source};
 
 /// Time of an operation that only reads or writes what the node knows.
-const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
 /// Items of a page where all of a list is wanted: as many as a node gives at once.
 const PAGE: usize = 1_000;
@@ -30,7 +30,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// that has begun may still happen.
 #[derive(Debug, Clone)]
 pub struct Client {
-    transport: Transport,
+    pub(crate) transport: Transport,
 }
 
 /// A deployment that the node has made, and what the steps to it took.
@@ -40,6 +40,16 @@ pub struct Deployed {
     pub deployment: Deployment,
     /// The steps in their order. Empty where the node does not say.
     pub timings: Vec<Timing>,
+}
+
+/// An answer, and the tag of the state that it shows: given back with a change, it keeps the change from being made in
+/// another state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged<T> {
+    /// What the node answered.
+    pub value: T,
+    /// Its `ETag`, where it has one.
+    pub tag: Option<String>,
 }
 
 impl Client {
@@ -291,23 +301,40 @@ impl Client {
         Ok(LogLines::new(self.transport.clone(), response))
     }
 
-    async fn get<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<T, ClientError> {
         let request = self.transport.request(Method::GET, segments, Some(QUICK));
         self.transport.json(request).await
     }
 
     /// All of a list, page by page.
-    async fn list<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<Vec<T>, ClientError> {
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<Vec<T>, ClientError> {
+        self.at_most(segments, usize::MAX).await
+    }
+
+    /// The first items of a list, at most so many, page by page.
+    pub(crate) async fn at_most<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        most: usize,
+    ) -> Result<Vec<T>, ClientError> {
         let mut items = Vec::new();
         let mut after = None::<String>;
-        loop {
-            let page = self.page(segments, PAGE, after.as_deref()).await?;
+        while items.len() < most {
+            let limit = PAGE.min(most - items.len());
+            let page = self.page(segments, limit, after.as_deref()).await?;
             items.extend(page.items);
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(items),
+                None => break,
             }
         }
+        Ok(items)
     }
 
     /// One page of a list.
@@ -327,7 +354,7 @@ impl Client {
         self.transport.json(request).await
     }
 
-    async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
+    pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
         let request = self
             .transport
             .request(Method::DELETE, segments, Some(QUICK));
