@@ -143,6 +143,7 @@ async fn a_tenant_gets_a_token_and_sees_only_what_is_its_own() {
             .iter()
             .any(|line| line["who"] == id && line["outcome"] == "refused")
     );
+    assert!(audit.iter().all(|line| line["from"] == "127.0.0.1"));
     assert_eq!(
         operator
             .json("audit --tail 2", "")

@@ -277,6 +277,8 @@ fn serve(
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let shutdown = stop.clone().cancelled_owned();
+    // With the address of each client, for the audit log and for the limit on wrong tokens.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, router).with_graceful_shutdown(shutdown);
     Ok((address, tokio::spawn(async move { serve.await })))
 }
