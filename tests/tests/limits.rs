@@ -151,6 +151,14 @@ async fn quotas(bench: &mut Bench) {
         .await;
     bench.row("quota `disk_bytes`: 1 MiB", "an upload of 2 MiB", &[answer]);
     bench.tenant(quota("disk_bytes", 10 << 30)).await;
+    bench.tenant(quota("memory_bytes", 600 << 20)).await;
+    let answer = bench.deploy("second", json!({})).await;
+    bench.row(
+        "quota `memory_bytes`: 600 MiB",
+        "a deploy of a second app whose VM may have 512 MiB",
+        &[answer],
+    );
+    bench.tenant(quota("memory_bytes", 16 << 30)).await;
 }
 
 async fn limits(bench: &mut Bench) {

@@ -106,6 +106,13 @@ pub(crate) enum Command {
     Metrics,
     /// Check whether this host can run a node, or whether the data of one is as it should be
     Doctor(DoctorArgs),
+    /// Write a page for man(1) for each command
+    #[command(after_help = "Example: cloister man ~/.local/share/man/man1")]
+    Man {
+        /// Where they are put
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Print completions for a shell
     #[command(
         after_help = "Example: cloister completions bash > ~/.local/share/bash-completion/completions/cloister"

@@ -7,6 +7,7 @@ mod delete;
 mod deploy;
 mod deployments;
 mod logs;
+mod man;
 mod metrics;
 mod session;
 mod settings;
@@ -27,6 +28,7 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
     match &cli.command {
         Command::Quickstart(args) => Ok(quickstart::run(args, terminal).await?),
         Command::Doctor(args) => doctor::run(args, global, terminal).await,
+        Command::Man { folder } => man::run(folder, terminal),
         Command::Completions { shell } => completions::run(*shell, terminal),
         Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
         Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,

@@ -298,10 +298,8 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
             }
         }
     }
-    let items = value.as_array().into_iter().flatten();
-    items
-        .map(|item| fits(document, &schema["items"], item))
-        .collect()
+    let mut items = value.as_array().into_iter().flatten();
+    items.try_for_each(|item| fits(document, &schema["items"], item))
 }
 
 /// Whether an answer is one that the description has.
