@@ -149,7 +149,8 @@ async fn what_is_cut_off_anywhere_leaves_nothing() {
         if moment.is_multiple_of(40) {
             let answer = within(SOON, "the end by the limit", &mut answer).await;
             let answer = answer.unwrap();
-            assert!(answer.is_err(), "the head was out: {answer:?}");
+            let cut = answer.as_ref().map_or(true, |answer| answer.status == 504);
+            assert!(cut, "round {round}: {answer:?}");
         } else {
             tokio::time::sleep(Duration::from_micros(moment % 3000)).await;
             answer.abort();
