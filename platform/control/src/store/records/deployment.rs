@@ -39,6 +39,12 @@ pub struct DeploymentRecord {
     /// How many VMs it has.
     #[serde(default)]
     pub scale: Scale,
+    /// The path that it was asked for before it answered anybody, if it was.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// Interfaces that its component imports; none known of deployments of before they were looked at.
+    #[serde(default)]
+    pub imports: Option<Vec<String>>,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
