@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use crate::{
     AllowHost, AppName, CanaryPlan, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits,
-    Policy, PolicyError, QuotaChanges, Quotas, ReleaseError, Scale, ScaleError, SecretName, TenantName,
-    Traffic,
+    Policy, PolicyError, QuotaChanges, Quotas, ReleaseError, Scale, ScaleError, SecretName,
+    TenantName, Traffic,
 };
 
 /// Most entries that a deployment's list of allowed hosts may have.

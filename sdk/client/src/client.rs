@@ -30,7 +30,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// that has begun may still happen.
 #[derive(Debug, Clone)]
 pub struct Client {
-    transport: Transport,
+    pub(crate) transport: Transport,
 }
 
 /// A deployment that the node has made, and what the steps to it took.
@@ -291,7 +291,10 @@ impl Client {
         Ok(LogLines::new(self.transport.clone(), response))
     }
 
-    async fn get<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<T, ClientError> {
         let request = self.transport.request(Method::GET, segments, Some(QUICK));
         self.transport.json(request).await
     }
@@ -308,6 +311,16 @@ impl Client {
                 None => return Ok(items),
             }
         }
+    }
+
+    /// The first items of a list, at most so many.
+    pub(crate) async fn first<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        most: usize,
+    ) -> Result<Vec<T>, ClientError> {
+        let page = self.page(segments, most.clamp(1, PAGE), None);
+        Ok(page.await?.items)
     }
 
     /// One page of a list.
@@ -327,7 +340,7 @@ impl Client {
         self.transport.json(request).await
     }
 
-    async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
+    pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
         let request = self
             .transport
             .request(Method::DELETE, segments, Some(QUICK));

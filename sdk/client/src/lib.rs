@@ -12,6 +12,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`client`] | the operations |
+//! | [`releases`] | the operations on who answers for an app |
 //! | [`error`] | what can go wrong, and whose turn it is then |
 //! | [`upload`] | a component on its way to the node, with its progress |
 //! | [`logs`] | an app's log as a stream of lines |
@@ -22,6 +23,7 @@
 pub mod client;
 pub mod error;
 pub mod logs;
+pub mod releases;
 pub mod timing;
 mod transport;
 pub mod upload;

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub(crate) mod limits;
+pub(crate) mod release;
 pub(crate) mod scale;
 
 use std::net::SocketAddr;
@@ -13,6 +14,9 @@ use platform_model::{
 };
 
 use crate::args::limits::LimitArgs;
+use crate::args::release::{
+    CanaryArgs, HistoryArgs, PromoteArgs, ReleaseArgs, RollbackArgs, SplitArgs,
+};
 use crate::args::scale::ScaleArgs;
 use crate::failure::exit;
 use crate::terminal::Color;
@@ -70,10 +74,20 @@ pub(crate) enum Command {
     Apps(AppsArgs),
     /// List the deployments of an app
     Deployments(AppArgs),
+    /// Let an older deployment answer again
+    Rollback(RollbackArgs),
+    /// Let one deployment answer all requests of an app
+    Promote(PromoteArgs),
+    /// Share the requests of an app among deployments, or show how they are shared
+    Split(SplitArgs),
+    /// Show how the canary of an app does, or give it up
+    Canary(CanaryArgs),
+    /// Show who answered when, by whom and why
+    History(HistoryArgs),
     /// Print what an app wrote to its standard output and error, and the requests that it answered
     Logs(LogsArgs),
-    /// Delete an app with all its deployments
-    Delete(AppArgs),
+    /// Delete an app with all its deployments, or one deployment
+    Delete(DeleteArgs),
     /// List the tenants
     Tenants,
     /// Show what the node is doing: its VMs and workers
@@ -100,6 +114,16 @@ pub(crate) struct AppArgs {
     /// The tenant that the app belongs to
     #[arg(long, short, default_value_t)]
     pub(crate) tenant: TenantName,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) app: AppArgs,
+    /// Only this deployment, which must not answer for the app
+    #[arg(long, short, value_name = "N")]
+    pub(crate) deployment: Option<DeploymentId>,
 }
 
 /// `apps`.
@@ -172,6 +196,8 @@ pub(crate) struct DeployArgs {
     /// each; vm:N after N), reuse (an instance has several; reuse:N, reuse:N,Ts)
     #[arg(long, value_name = "MODE", default_value_t, help_heading = "Isolation")]
     pub(crate) isolation: Isolation,
+    #[command(flatten)]
+    pub(crate) release: ReleaseArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]

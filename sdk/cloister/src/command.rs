@@ -7,6 +7,7 @@ mod deploy;
 mod deployments;
 mod logs;
 mod metrics;
+mod releases;
 mod status;
 mod tenants;
 
@@ -26,6 +27,11 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
         Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,
         Command::Deployments(args) => deployments::run(args, &client(global)?, terminal).await,
+        Command::Rollback(args) => releases::rollback(args, &client(global)?, terminal).await,
+        Command::Promote(args) => releases::promote(args, &client(global)?, terminal).await,
+        Command::Split(args) => releases::split(args, &client(global)?, terminal).await,
+        Command::Canary(args) => releases::canary(args, &client(global)?, terminal).await,
+        Command::History(args) => releases::history(args, &client(global)?, terminal).await,
         Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
         Command::Tenants => tenants::run(&client(global)?, terminal).await,
@@ -41,4 +47,13 @@ fn short(digest: platform_model::Digest) -> String {
         .chars()
         .take("sha256:".len() + 12)
         .collect()
+}
+
+/// A column is never empty, so that columns can be counted.
+fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
 }

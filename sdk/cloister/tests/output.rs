@@ -38,6 +38,7 @@ fn app() -> Value {
         "tenant": "acme", "app": "shop", "deployment": 2, "digest": Digest::from_sha256(DIGEST),
         "url": "http://shop.acme.localhost:7380/", "created_at": "2026-01-02T03:04:05Z",
         "deployed_at": "2026-01-02T03:04:05Z", "deployments": 2,
+        "traffic": {"shares": [{"deployment": 2, "weight": 100}]}, "policy": {}, "keep": 20,
     })
 }
 

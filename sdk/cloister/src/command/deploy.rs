@@ -42,6 +42,10 @@ pub(super) async fn run(
         limits: args.limits.limits(),
         isolation: args.isolation,
         scale: args.scale.scale(),
+        health: args.release.health.clone(),
+        preview: args.release.preview,
+        canary: args.release.canary(),
+        approve: args.release.yes,
     };
     request.check()?;
     let began = Instant::now();
@@ -61,9 +65,10 @@ pub(super) async fn run(
         timings,
     } = &deployed;
     terminal.print(&format!(
-        "{mark} {} is deployed as number {} ({}, {})",
+        "{mark} {} is deployed as number {}{} ({}, {})",
         deployment.app,
         deployment.deployment,
+        part(deployment),
         size(upload.size),
         short(deployment.digest)
     ))?;
@@ -80,7 +85,7 @@ pub(super) async fn run(
     ))?;
     terminal.print(&format!(
         "  {}",
-        terminal.paint(Tone::Strong, &deployment.url)
+        terminal.paint(Tone::Strong, url(deployment))
     ))
 }
 
@@ -114,12 +119,27 @@ async fn upload_once(
         .await
 }
 
+/// What it answers, where that is not everything.
+fn part(deployment: &Deployment) -> String {
+    match (deployment.weight, &deployment.preview_url) {
+        (0, Some(_)) => ", a preview".to_owned(),
+        (0 | 100, _) => String::new(),
+        (weight, _) => format!(", a canary with {weight} % of the requests"),
+    }
+}
+
+/// Where it can be seen: a preview has a URL of its own.
+fn url(deployment: &Deployment) -> &str {
+    let preview = deployment.preview_url.as_deref();
+    preview.unwrap_or(&deployment.url)
+}
+
 fn output(deployment: &Deployment) -> Output<'_> {
     Output {
         app: &deployment.app,
         tenant: &deployment.tenant,
         deployment: deployment.deployment,
         digest: &deployment.digest,
-        url: &deployment.url,
+        url: url(deployment),
     }
 }
