@@ -300,7 +300,10 @@ impl Client {
     }
 
     /// All of a list, page by page.
-    async fn list<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<Vec<T>, ClientError> {
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<Vec<T>, ClientError> {
         let mut items = Vec::new();
         let mut after = None::<String>;
         loop {

@@ -5,8 +5,10 @@ mod completions;
 mod delete;
 mod deploy;
 mod deployments;
+mod diff;
 mod logs;
 mod metrics;
+mod new;
 mod releases;
 mod status;
 mod tenants;
@@ -24,6 +26,9 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Quickstart(args) => Ok(quickstart::run(args, terminal).await?),
         Command::Doctor(args) => doctor::run(args, global, terminal).await,
         Command::Completions { shell } => completions::run(*shell, terminal),
+        Command::New(args) => new::new(args, terminal),
+        Command::Init(args) => new::init(args, terminal),
+        Command::Diff(args) => diff::run(args, &client(global)?, terminal).await,
         Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
         Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,
         Command::Deployments(args) => deployments::run(args, &client(global)?, terminal).await,

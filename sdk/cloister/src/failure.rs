@@ -8,6 +8,7 @@ use platform_model::Problem;
 use platform_model::api::DeployRequestError;
 use sdk_client::ClientError;
 
+use crate::manifest::ManifestError;
 use crate::quickstart::QuickstartError;
 use crate::terminal::{Terminal, Tone, printable};
 
@@ -61,6 +62,9 @@ pub(crate) enum CliError {
     /// What is to be deployed cannot be.
     #[error("{0}")]
     Request(#[from] DeployRequestError),
+    /// The manifest, or what it names.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The async runtime cannot be started.
     #[error("the async runtime cannot be started")]
     Runtime(#[source] std::io::Error),
@@ -101,7 +105,11 @@ impl CliError {
         match self {
             Self::Client(error) => client_code(error),
             Self::TokenFile { .. } => exit::AUTH,
-            Self::Request(_) => exit::USAGE,
+            Self::Manifest(ManifestError::Build { .. } | ManifestError::Write { .. }) => {
+                exit::FAILURE
+            }
+            Self::Manifest(ManifestError::Secrets { .. }) => exit::REFUSED,
+            Self::Request(_) | Self::Manifest(_) => exit::USAGE,
             Self::Doctor(_) => exit::HOST,
             Self::Quickstart(QuickstartError::Host(_)) => exit::HOST,
             Self::Quickstart(_)

@@ -18,6 +18,7 @@
 //! | `doctor` | whether this host can be a node |
 //! | `quickstart` | a node, an app and an answer in one command |
 //! | [`failure`] | errors and exit codes |
+//! | `manifest` | `cloister.toml`, and its schema |
 //! | `terminal`, `table`, `quantity` | how things are shown |
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod command;
 mod connection;
 mod doctor;
 pub mod failure;
+mod manifest;
 mod quantity;
 mod quickstart;
 mod table;
