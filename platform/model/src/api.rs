@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    AllowHost, AppName, CanaryPlan, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits,
-    Policy, PolicyError, QuotaChanges, Quotas, ReleaseError, Scale, ScaleError, SecretName,
+    AllowHost, AppName, CanaryPlan, DeploymentId, Digest, EnvError, Growth, Isolation, LimitError,
+    Limits, Policy, PolicyError, QuotaChanges, Quotas, ReleaseError, Scale, ScaleError, SecretName,
     TenantName, Traffic,
 };
 
@@ -209,6 +209,9 @@ pub struct Deployment {
     /// Interfaces that its component imports, without versions.
     #[serde(default)]
     pub imports: Vec<String>,
+    /// What it was approved to have more than the deployment that answered when it was made.
+    #[serde(default, skip_serializing_if = "Growth::is_empty")]
+    pub growth: Growth,
 }
 
 /// What an upload answers.

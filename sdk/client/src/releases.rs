@@ -38,7 +38,8 @@ impl Client {
             .await
     }
 
-    /// Lets an older deployment answer again: the one that answered before, where none is named.
+    /// Lets an older deployment answer again: the one that answered before, where none is named. A canary that is under way is
+    /// given up then.
     ///
     /// # Errors
     /// See [`ClientError`]; nothing was changed then.

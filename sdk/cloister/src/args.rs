@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Apps(AppsArgs),
     /// List the deployments of an app
     Deployments(AppArgs),
-    /// Let an older deployment answer again
+    /// Let an older deployment answer again, or give up the canary that is under way
     Rollback(RollbackArgs),
     /// Let one deployment answer all requests of an app
     Promote(PromoteArgs),

@@ -181,6 +181,7 @@ impl Api {
             scale: record.scale,
             health: record.health,
             imports: record.imports.unwrap_or_default(),
+            growth: record.growth,
         }
     }
 }

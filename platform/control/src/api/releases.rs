@@ -61,7 +61,7 @@ pub(super) async fn set_traffic(
     Ok(tagged(set.await?))
 }
 
-/// Lets an older deployment answer again: the one that answered before, where none is named.
+/// Lets an older deployment answer again: the one that answered before, where none is named. A canary that is under way is given up then.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/apps/{app}/rollback", tag = "releases", operation_id = "rollback",
     params(OfApp), request_body = RollbackRequest,

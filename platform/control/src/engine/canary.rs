@@ -257,7 +257,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Everything goes back to what answered before.
-fn given_up(record: &CanaryRecord, why: String) -> Shift {
+pub(super) fn given_up(record: &CanaryRecord, why: String) -> Shift {
     let active = record.base.main().unwrap_or(record.deployment);
     Shift {
         action: ReleaseAction::CanaryAborted,

@@ -160,7 +160,7 @@ impl Commit {
             put_release(change, app, release)?;
         }
         let mut line = self.line(action, app.traffic());
-        line.why = canary.as_ref().map(|canary| {
+        let plan = canary.as_ref().map(|canary| {
             let steps: Vec<_> = canary
                 .plan
                 .steps
@@ -170,6 +170,8 @@ impl Commit {
             let (seconds, rule) = (canary.plan.step_seconds, canary.plan.abort_if);
             format!("{}, each {seconds} s, given up if {rule}", steps.join(", "))
         });
+        let why: Vec<_> = plan.into_iter().chain(line.why).collect();
+        line.why = (!why.is_empty()).then(|| why.join("; "));
         put_release(change, app, line)?;
         Ok(canary)
     }
@@ -181,8 +183,14 @@ impl Commit {
             action,
             deployment: self.deployment.deployment,
             traffic,
-            why: None,
+            why: self.approved(),
         }
+    }
+
+    /// What it may have more, for the history.
+    fn approved(&self) -> Option<String> {
+        let growth = &self.deployment.growth;
+        (!growth.is_empty()).then(|| format!("it may have more than before: {growth}"))
     }
 
     /// What the component costs more on the disk, now that it was compiled. Its record has the name of the file.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use platform_data::Target;
 use platform_model::{
-    AllowHost, AppName, CanaryPlan, DeployRequest, Digest, Isolation, Limits, Scale, Secret,
-    SecretName, TenantName,
+    AllowHost, AppName, CanaryPlan, DeployRequest, Digest, Growth, Isolation, Limits, Scale,
+    Secret, SecretName, TenantName,
 };
 use time::OffsetDateTime;
 
@@ -165,7 +165,7 @@ impl Engine {
         let compile = began.elapsed();
         let (t, a) = (wanted.tenant.clone(), wanted.app.clone());
         let next = move |records: &Records| next_number(records, &t, &a);
-        let record = DeploymentRecord {
+        let mut record = DeploymentRecord {
             deployment: self.ask(next).await?,
             tenant: wanted.tenant,
             app: wanted.app,
@@ -179,9 +179,11 @@ impl Engine {
             scale: wanted.scale,
             health: wanted.health,
             imports: Some(compiled.imports),
+            growth: Growth::default(),
             created_at: OffsetDateTime::now_utc(),
         };
-        self.check_growth(&record, &wanted.mode, wanted.approved)
+        record.growth = self
+            .check_growth(&record, &wanted.mode, wanted.approved)
             .await?;
         let artifact = compiled.artifact.file_name();
         let artifact = artifact.map(|name| name.to_string_lossy().into_owned());
@@ -221,22 +223,22 @@ impl Engine {
         })
     }
 
-    /// Whether a deployment may want what it wants, and whether there is one to compare it with where that is needed.
+    /// What a deployment wants more, where it may; and whether there is one to compare it with where that is needed.
     async fn check_growth(
         &self,
         record: &DeploymentRecord,
         mode: &Mode,
         approved: bool,
-    ) -> Result<(), DeployError> {
+    ) -> Result<Growth, DeployError> {
         let Some(active) = self.active(&record.tenant, &record.app).await? else {
             return match mode {
-                Mode::Switch => Ok(()),
+                Mode::Switch => Ok(Growth::default()),
                 Mode::Preview | Mode::Canary(_) => Err(DeployError::NoneYet),
             };
         };
         let growth = growth(&active, record);
         if approved || growth.is_empty() {
-            Ok(())
+            Ok(growth)
         } else {
             Err(DeployError::Growth(growth, active.deployment))
         }

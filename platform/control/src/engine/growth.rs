@@ -84,6 +84,7 @@ mod tests {
             isolation: platform_model::Isolation::default(),
             scale: platform_model::Scale::default(),
             health: None,
+            growth: Growth::default(),
             imports: imports.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
             created_at: OffsetDateTime::UNIX_EPOCH,
         }

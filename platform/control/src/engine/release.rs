@@ -11,6 +11,7 @@ use platform_model::{
     AppChanges, AppName, DeploymentId, Release, ReleaseAction, TenantName, Traffic, TrafficError,
 };
 
+use super::canary::given_up;
 use super::commit::put_release;
 use super::deploy::Warming;
 use super::usage::{self, Cost};
@@ -149,7 +150,8 @@ impl Engine {
         self.shift(origin, &key, shift).await
     }
 
-    /// Lets an older deployment answer again: the one that answered before, where none is named.
+    /// Lets an older deployment answer again: the one that answered before, where none is named. A canary that is under way is
+    /// given up then.
     ///
     /// # Errors
     /// Why not; nothing was changed then.
@@ -166,6 +168,13 @@ impl Engine {
         let to = match to {
             Some(to) => to,
             None => {
+                let at = CanaryRecord::at(tenant, app);
+                if let Some(canary) = self.ask(move |records| records.get(&at)).await? {
+                    let why = "a rollback was asked for".to_owned();
+                    return self
+                        .shift(origin, &key, given_up(&canary.record, why))
+                        .await;
+                }
                 let found = self.ask(move |records| answered_before(records, &before));
                 found.await?.ok_or(ReleaseError::NoneBefore)?
             }

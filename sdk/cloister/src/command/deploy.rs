@@ -190,6 +190,10 @@ async fn deploy(
         size(upload.size),
         short(deployment.digest)
     ))?;
+    if !deployment.growth.is_empty() {
+        let growth = format!("it may have more than before: {}", deployment.growth);
+        terminal.print(&format!("  {}", terminal.paint(Tone::Warn, &growth)))?;
+    }
     let mut steps = vec![format!("upload {}", duration(uploaded))];
     let timings = timings.iter();
     steps.extend(timings.map(|timing| format!("{} {}", timing.step, duration(timing.time))));

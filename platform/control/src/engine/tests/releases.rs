@@ -212,6 +212,8 @@ async fn what_wants_more_has_to_be_approved() {
     );
     request.approve = true;
     assert_eq!(try_to(&node, request.clone()).await.unwrap(), 2);
+    let why = history(&node).await.remove(0).why.unwrap();
+    assert!(why.contains("host api.example:443"), "{why}");
     // The next one has it already.
     request.approve = false;
     assert_eq!(try_to(&node, request).await.unwrap(), 3);
@@ -328,19 +330,22 @@ async fn whatever_changes_who_answers_ends_the_canary() {
     engine.abort_canary(&origin, &tenant, &app).await.unwrap();
     assert_eq!(traffic(&node).await, "1=100");
     try_to(&node, canary(digest, 60)).await.unwrap();
+    engine.rollback(&origin, &tenant, &app, None).await.unwrap();
+    assert_eq!(traffic(&node).await, "1=100");
+    try_to(&node, canary(digest, 60)).await.unwrap();
     engine
-        .promote(&origin, &tenant, &app, DeploymentId(3))
+        .promote(&origin, &tenant, &app, DeploymentId(4))
         .await
         .unwrap();
-    assert_eq!(traffic(&node).await, "3=100");
+    assert_eq!(traffic(&node).await, "4=100");
     try_to(&node, canary(digest, 60)).await.unwrap();
     deploy(&node, digest).await.unwrap();
-    assert_eq!(traffic(&node).await, "5=100");
+    assert_eq!(traffic(&node).await, "6=100");
     let lines = history(&node).await;
     let aborted = lines
         .iter()
         .filter(|line| line.action == ReleaseAction::CanaryAborted);
-    assert_eq!(aborted.count(), 3, "{lines:?}");
-    ended(&node, 4, 1000, 1000);
+    assert_eq!(aborted.count(), 4, "{lines:?}");
+    ended(&node, 5, 1000, 1000);
     assert!(is_consistent(node, folder.path()));
 }

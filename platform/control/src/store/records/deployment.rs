@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use platform_model::{
-    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, SecretName, TenantName,
+    AllowHost, AppName, DeploymentId, Digest, Growth, Isolation, Limits, Scale, SecretName,
+    TenantName,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -45,6 +46,9 @@ pub struct DeploymentRecord {
     /// Interfaces that its component imports; none known of deployments of before they were looked at.
     #[serde(default)]
     pub imports: Option<Vec<String>>,
+    /// What it was approved to have more than the deployment that answered when it was made.
+    #[serde(default)]
+    pub growth: Growth,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

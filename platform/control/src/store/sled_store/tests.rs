@@ -33,6 +33,7 @@ fn record(tenant: &str, app: &str, number: u64) -> DeploymentRecord {
         scale: platform_model::Scale::default(),
         health: None,
         imports: None,
+        growth: platform_model::Growth::default(),
         created_at: now(),
     }
 }
