@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cloister_tests::Node;
 use cloister_tests::client::{self, Connection};
 use cloister_tests::fixture::{probe, saying};
-use cloister_tests::wait::{until, within};
+use cloister_tests::wait::{SOON, until, within};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
