@@ -5,12 +5,15 @@
     reason = "a test fails by panicking"
 )]
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use cloister_tests::Node;
 use cloister_tests::client::full;
 use cloister_tests::fixture::probe;
 use cloister_tests::node::Start;
+use cloister_tests::process;
 use serde_json::{Value, json};
 
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
@@ -102,6 +105,227 @@ async fn the_component_sees_a_secret_and_nothing_else_has_it() {
     let node = node.stop().await.node().await;
     assert!(seen(&node).await.contains(VALUE));
     assert_eq!(files_with(node.data(), VALUE), Vec::<String>::new());
+}
+
+/// Everything but the memory of guests where a value could be found.
+struct Traces {
+    /// What the API and the apps answered, and what commands printed.
+    said: String,
+}
+
+impl Traces {
+    async fn call(
+        &mut self,
+        node: &Node,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: String,
+    ) -> u16 {
+        let answer = node.admin.call(method, path, kind, full(body)).await;
+        self.said += &format!("{method} {path}: {:?}\n{}\n", answer.headers, answer.text());
+        answer.status.as_u16()
+    }
+
+    /// Runs a command with something on its standard input, and keeps what it prints.
+    fn command(&mut self, node: &Node, line: &str, input: &str) {
+        let mut child = Command::new(EXE)
+            .args(line.split_whitespace())
+            .env("CLOISTER_URL", format!("http://{}", node.admin.addr))
+            .env("CLOISTER_TOKEN", &node.admin.token)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that refuses its arguments reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        self.said += &format!("{line}: {output:?}\n");
+    }
+
+    /// Looks through all of it.
+    fn check(&self, node: &Node, value: &str) {
+        let at = self.said.find(value);
+        assert_eq!(at.map(|at| &self.said[at.saturating_sub(200)..at]), None);
+        assert_eq!(files_with(node.data(), value), Vec::<String>::new());
+        let said = node.said();
+        assert!(!said.contains(value), "{said}");
+        let mut processes = vec![node.pid()];
+        processes.extend(process::children(node.pid()));
+        assert!(processes.len() > 1, "there are workers");
+        for pid in processes {
+            for file in ["cmdline", "environ"] {
+                let content = std::fs::read(format!("/proc/{pid}/{file}"));
+                // A process that has just ended has nothing.
+                let content = content.unwrap_or_default();
+                let found = content.windows(value.len()).any(|w| w == value.as_bytes());
+                assert!(!found, "{file} of process {pid}");
+            }
+        }
+    }
+}
+
+/// Requests that the API refuses, with the value somewhere in them.
+async fn refusals(traces: &mut Traces, node: &Node, value: &str) {
+    let (json_type, secret) = ("application/json", format!("{SECRETS}/PASSWORD"));
+    let right = json!({"value": value}).to_string();
+    let long = json!({"value": value.repeat(4_000)}).to_string();
+    for (method, path, kind, body) in [
+        (
+            "PUT",
+            secret.as_str(),
+            json_type,
+            format!("{{\"value\": \"{value}\""),
+        ),
+        (
+            "PUT",
+            &secret,
+            json_type,
+            json!({"value": [value]}).to_string(),
+        ),
+        (
+            "PUT",
+            &secret,
+            json_type,
+            json!({"value": {"a": value}}).to_string(),
+        ),
+        (
+            "PUT",
+            &secret,
+            json_type,
+            json!({"value": value, "deploy": value}).to_string(),
+        ),
+        ("PUT", &secret, json_type, json!(value).to_string()),
+        ("PUT", &secret, json_type, long),
+        (
+            "PUT",
+            &secret,
+            json_type,
+            json!({"value": format!("{value}\0")}).to_string(),
+        ),
+        ("PUT", &secret, "text/plain", right.clone()),
+        ("POST", &secret, json_type, right.clone()),
+        (
+            "PUT",
+            "/v1/tenants/default/apps/app/secrets/1BAD",
+            json_type,
+            right.clone(),
+        ),
+        (
+            "PUT",
+            "/v1/tenants/nobody/apps/app/secrets/PASSWORD",
+            json_type,
+            right,
+        ),
+    ] {
+        let status = traces.call(node, method, path, kind, body).await;
+        assert!((400..500).contains(&status), "{method} {path}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_value_is_found_anywhere_after_all_that_can_be_done_with_it() {
+    const NEXT: &str = "qv33-another-value-of-the-same-secret-9021";
+    let start = Start::new(EXE).env("CLOISTER_LOG", "trace");
+    let node = start.args(&["--access-log", "both"]).node().await;
+    let mut traces = Traces {
+        said: String::new(),
+    };
+    node.deploy("app", probe()).done().await;
+    traces.command(
+        &node,
+        "secret set app PASSWORD --json",
+        &format!("{VALUE}\n"),
+    );
+    traces.command(&node, "secret set app OTHER --no-deploy", VALUE);
+    assert!(seen(&node).await.contains(VALUE));
+
+    // Used, and failing in the ways that write something.
+    for path in [
+        "/hello",
+        "/print",
+        "/trap/unreachable",
+        "/trap-in-body",
+        "/exit",
+        "/status?500",
+    ] {
+        let answer = node.try_get("app", path).await;
+        traces.said += &answer.map_or_else(|e| format!("{e:#}"), |answer| answer.text());
+    }
+    refusals(&mut traces, &node, VALUE).await;
+    traces.command(&node, "secret set app 1BAD", VALUE);
+    traces.command(&node, "secret rotate app NOBODY", VALUE);
+    traces.command(&node, "secret rotate app PASSWORD", NEXT);
+    assert!(seen(&node).await.contains(NEXT));
+    traces.command(&node, "secret rotate-key --json", "");
+
+    for line in [
+        "secret list app --json",
+        "config list app --json",
+        "deployments app --json",
+        "apps --json",
+        "tenants --json",
+        "status --json",
+        "audit --json",
+        "logs app --json",
+        "logs app --stream system,access --json",
+        "metrics --json",
+    ] {
+        traces.command(&node, line, "");
+    }
+    assert!(traces.said.contains("trap") && traces.said.contains("json-invalid"));
+    assert!(
+        traces.said.contains("secrets/PASSWORD"),
+        "the audit log is there"
+    );
+    for value in [VALUE, NEXT] {
+        traces.check(&node, value);
+    }
+
+    // Nor does what is left after a crash, and of a node that has read it all again.
+    let node = node.kill().node().await;
+    assert!(seen(&node).await.contains(NEXT));
+    for value in [VALUE, NEXT] {
+        traces.check(&node, value);
+    }
+    traces.command(&node, "secret unset app PASSWORD --json", "");
+    traces.command(&node, "delete app --json", "");
+    for value in [VALUE, NEXT] {
+        traces.check(&node, value);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_environment_is_replaced_by_starting_with_both() {
+    let old = "11".repeat(32);
+    let new = "22".repeat(32);
+    let first = Start::new(EXE).env("CLOISTER_KEY", &old).node().await;
+    first.deploy("app", probe()).done().await;
+    set(&first, "PASSWORD", VALUE).await;
+    let answer = first
+        .admin
+        .call(
+            "POST",
+            "/v1/secret-key/rotate",
+            "application/json",
+            full(""),
+        )
+        .await;
+    assert_eq!(answer.problem(), "key-from-environment");
+    let start = first.stop().await;
+    let both = start.clone().env("CLOISTER_KEY", &format!("{new},{old}"));
+    let node = both.node().await;
+    assert!(seen(&node).await.contains(VALUE));
+    assert!(!node.said().contains(&old) && !node.said().contains(&new));
+    assert_eq!(files_with(node.data(), &old), Vec::<String>::new());
+    // From now on the new one is enough, and the old one is not.
+    node.stop().await;
+    let node = start.clone().env("CLOISTER_KEY", &new).node().await;
+    assert!(seen(&node).await.contains(VALUE));
+    node.stop().await;
+    let ended = start.env("CLOISTER_KEY", &old).refused().await;
+    assert_eq!(ended.status.code(), Some(5), "{}", ended.said);
 }
 
 #[tokio::test(flavor = "multi_thread")]

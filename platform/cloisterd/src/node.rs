@@ -102,13 +102,25 @@ struct Listeners {
     metrics: Option<TcpListener>,
 }
 
+/// Records that are read at once.
+const PAGE: usize = 1_000;
+
 /// Opens the keys of secrets. One that is missing is made only where nothing is sealed yet.
 fn open_keyring(dir: &DataDir, records: &Records) -> Result<Keyring, Failure> {
     let variable = std::env::var(keyring::VARIABLE).ok().map(Secret::new);
-    let sealed = records.page(&Prefix::<SecretRecord>::all(), None, 1);
-    let sealed = sealed.map_err(|e| Failure::Restore(e.into()))?;
-    let any = !sealed.items.is_empty();
-    Ok(Keyring::open(dir.root(), variable.as_ref(), any)?)
+    let (mut sealed, mut after) = (Vec::new(), None);
+    loop {
+        let page = records.page(&Prefix::<SecretRecord>::all(), after.as_deref(), PAGE);
+        let page = page.map_err(|e| Failure::Restore(e.into()))?;
+        let keys = page.items.into_iter();
+        sealed.extend(keys.map(|stored| stored.record.sealed.key));
+        sealed.dedup();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(Keyring::open(dir.root(), variable.as_ref(), &sealed)?)
 }
 
 /// What the node has when it starts.
@@ -265,6 +277,8 @@ fn serve(
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let shutdown = stop.clone().cancelled_owned();
+    // With the address of each client, for the audit log and for the limit on wrong tokens.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, router).with_graceful_shutdown(shutdown);
     Ok((address, tokio::spawn(async move { serve.await })))
 }

@@ -49,7 +49,7 @@ pub struct Options {
     /// Address of the admin API; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7381")]
     pub admin: SocketAddr,
-    /// Requests that one token may make in a second to the admin API; 0 for as many as come
+    /// Requests that one token may make in a second to the admin API; 0 for no limits, not on wrong tokens either
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub api_rate: u32,
     /// How the node's own log is written to standard error

@@ -9,6 +9,7 @@
 //! ```
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +58,8 @@ pub struct Api {
     metrics: Metrics,
     stop: CancellationToken,
     running: idempotency::Running,
-    rates: Arc<rate::Rates>,
+    /// None where there are no limits.
+    rates: Option<Arc<rate::Rates>>,
 }
 
 impl fmt::Debug for Api {
@@ -79,7 +81,7 @@ pub struct About {
     pub started: Instant,
     /// Spans on their way to the collector, where requests are traced.
     pub spans: Option<Arc<SpanCounters>>,
-    /// Requests that one token may make in a second; 0 for as many as come.
+    /// Requests that one token may make in a second; 0 for no limits, neither on these nor on wrong tokens.
     pub requests_per_second: u32,
 }
 
@@ -88,11 +90,12 @@ impl Api {
     #[must_use]
     pub fn new(engine: Arc<Engine>, token: &str, about: About, stop: CancellationToken) -> Self {
         let (sandboxes, logs) = (engine.sandboxes().clone(), engine.logs().clone());
+        let rates = NonZeroU32::new(about.requests_per_second);
         Self {
             metrics: Metrics::new(sandboxes, logs, about.clone()),
             engine,
             token: auth::Token::new(token),
-            rates: Arc::new(rate::Rates::new(about.requests_per_second)),
+            rates: rates.map(rate::Rates::new).map(Arc::new),
             about,
             stop,
             running: idempotency::Running::default(),
@@ -116,7 +119,7 @@ impl Api {
 
     /// Every operation, with the right that it takes and the problems that are its own.
     fn endpoints(self) -> Endpoints {
-        let not_empty = &[Code::TenantNotEmpty];
+        let not_empty = &[Code::TenantUnknown, Code::TenantNotEmpty];
         let quota = &[Code::QuotaExceeded];
         let deployment = &[Code::DeploymentUnknown];
         Endpoints::new(self)
@@ -134,7 +137,7 @@ impl Api {
             .add(Access::tenant(Role::Read), &[], routes!(tenants::get))
             .add(
                 Access::node(Role::Admin),
-                &[Code::QuotasInvalid],
+                &[Code::TenantUnknown, Code::QuotasInvalid],
                 routes!(tenants::change),
             )
             .add(Access::anything(Role::Read), &[], routes!(tokens::whoami))

@@ -138,7 +138,7 @@ impl Node {
         let sandboxes = Memory::default();
         let engine = Engine::new(Parts {
             records: Records::new(Arc::new(SledStore::open(&dir.store()).unwrap())),
-            keyring: Keyring::open(folder, None, false).unwrap(),
+            keyring: Keyring::open(folder, None, &[]).unwrap(),
             components: Components::open(dir.components()).unwrap(),
             artifacts: dir.artifacts(),
             compiler: Arc::new(Copier),

@@ -48,6 +48,11 @@ pub enum KeyringError {
         "the state has sealed values and there is no key for them: restore the file {FILE} of the data folder, or set {VARIABLE}"
     )]
     Lost,
+    /// There are sealed values, and other keys.
+    #[error(
+        "none of the sealed values is sealed with the key that there is: put the key before this one into {VARIABLE}, behind it and a comma, or restore the file {FILE} of the data folder"
+    )]
+    Others,
     /// The keys are not the node's to change.
     #[error(
         "the key comes from {VARIABLE}: start cloisterd with the new key before the old one in it, separated by a comma"
@@ -71,20 +76,21 @@ pub struct Keyring {
 pub type Sealing = OwnedRwLockReadGuard<Arc<Keys>>;
 
 impl Keyring {
-    /// Reads the keys of the data folder `root`, or makes one where there is none and `sealed` says that nothing is sealed yet.
-    /// `variable` is the content of [`VARIABLE`].
+    /// Reads the keys of the data folder `root`, or makes one where there is none and nothing is sealed yet: `sealed` has the ids
+    /// of the keys that values are sealed with. `variable` is the content of [`VARIABLE`].
     ///
     /// # Errors
-    /// When there are no keys, or the file cannot be read or written.
+    /// When there are no keys, or others altogether, or the file cannot be read or written.
     pub fn open(
         root: &Path,
         variable: Option<&Secret>,
-        sealed: bool,
+        sealed: &[String],
     ) -> Result<Self, KeyringError> {
         let path = root.join(FILE);
         let keys = match read(root, variable)? {
-            Some(keys) => keys,
-            None if sealed => return Err(KeyringError::Lost),
+            Some(keys) if sealed.is_empty() || sealed.iter().any(|id| keys.has(id)) => keys,
+            Some(_) => return Err(KeyringError::Others),
+            None if !sealed.is_empty() => return Err(KeyringError::Lost),
             None => {
                 let keys = Keys::random()?;
                 write(&path, &keys)?;
@@ -192,29 +198,45 @@ mod tests {
 
     const PLACE: Place<'_> = Place(&["x"]);
 
+    /// The ids of the keys that the folder has, or one that it has not.
+    fn ids(folder: &Path) -> Vec<String> {
+        let keys = read(folder, None).ok().flatten();
+        vec![keys.map_or("gone".to_owned(), |keys| keys.current().to_owned())]
+    }
+
+    #[tokio::test]
+    async fn other_keys_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = ["of another".to_owned()];
+        let one = Secret::new("11".repeat(32));
+        let error = Keyring::open(folder.path(), Some(&one), &sealed).unwrap_err();
+        assert!(matches!(error, KeyringError::Others), "{error}");
+        assert!(Keyring::open(folder.path(), Some(&one), &[]).is_ok());
+    }
+
     #[tokio::test]
     async fn a_key_is_made_once_and_is_the_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Keyring::open(folder.path(), None, false).unwrap();
+        let first = Keyring::open(folder.path(), None, &[]).unwrap();
         let path = folder.path().join(FILE);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = Keyring::open(folder.path(), None, true).unwrap();
+        let again = Keyring::open(folder.path(), None, &ids(folder.path())).unwrap();
         assert_eq!(first.keys().await.current(), again.keys().await.current());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Keyring::open(folder.path(), None, true).unwrap_err();
+        let error = Keyring::open(folder.path(), None, &ids(folder.path())).unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
 
     #[tokio::test]
     async fn a_key_that_is_gone_is_not_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Keyring::open(folder.path(), None, true).unwrap_err();
+        let error = Keyring::open(folder.path(), None, &ids(folder.path())).unwrap_err();
         assert!(matches!(error, KeyringError::Lost), "{error}");
         assert!(!folder.path().join(FILE).exists());
         fs::write(folder.path().join(FILE), "hunter2").unwrap();
         fs::set_permissions(folder.path().join(FILE), fs::Permissions::from_mode(0o600)).unwrap();
-        let error = Keyring::open(folder.path(), None, false)
+        let error = Keyring::open(folder.path(), None, &[])
             .unwrap_err()
             .to_string();
         assert!(
@@ -228,26 +250,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let value = Secret::new("hunter2");
         let (sealed, old) = {
-            let keyring = Keyring::open(folder.path(), None, false).unwrap();
+            let keyring = Keyring::open(folder.path(), None, &[]).unwrap();
             let sealed = keyring.keys().await.seal(PLACE, &value).unwrap();
             let old = keyring.keys().await.current().to_owned();
             keyring.begin_rotation().await.unwrap();
             (sealed, old)
         };
         // As after kill -9.
-        let keyring = Keyring::open(folder.path(), None, true).unwrap();
+        let keyring = Keyring::open(folder.path(), None, &ids(folder.path())).unwrap();
         let keys = keyring.keys().await;
         assert!(keys.has_older() && keys.current() != old);
         assert_eq!(keys.open(PLACE, &sealed).unwrap(), value);
         keyring.end_rotation().await.unwrap();
-        let keyring = Keyring::open(folder.path(), None, true).unwrap();
+        let keyring = Keyring::open(folder.path(), None, &ids(folder.path())).unwrap();
         assert!(keyring.keys().await.open(PLACE, &sealed).is_err());
     }
 
     #[tokio::test]
     async fn a_rotation_waits_for_what_is_being_sealed() {
         let folder = tempfile::tempdir().unwrap();
-        let keyring = Arc::new(Keyring::open(folder.path(), None, false).unwrap());
+        let keyring = Arc::new(Keyring::open(folder.path(), None, &[]).unwrap());
         let sealing = keyring.sealing().await;
         let rotating = Arc::clone(&keyring);
         let mut rotation = tokio::spawn(async move { rotating.begin_rotation().await });
@@ -262,11 +284,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let value = Secret::new("hunter2");
         let sealed = {
-            let keyring = Keyring::open(folder.path(), None, false).unwrap();
+            let keyring = Keyring::open(folder.path(), None, &[]).unwrap();
             keyring.keys().await.seal(PLACE, &value).unwrap()
         };
         let variable = Keys::random().unwrap().text();
-        let keyring = Keyring::open(folder.path(), Some(&variable), true).unwrap();
+        let keyring = Keyring::open(folder.path(), Some(&variable), &ids(folder.path())).unwrap();
         let keys = keyring.keys().await;
         assert_eq!(keys.open(PLACE, &sealed).unwrap(), value);
         assert_ne!(keys.current(), sealed.key);

@@ -201,6 +201,12 @@ impl Keys {
         &self.current.id
     }
 
+    /// Whether the key with this id is among them.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.key(id).is_some()
+    }
+
     /// Whether there are keys that only open.
     #[must_use]
     pub fn has_older(&self) -> bool {

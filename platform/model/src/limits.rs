@@ -41,30 +41,43 @@ pub enum LimitError {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Memory that the instance of one request may have, in bytes. Default 256 MiB; 1 MiB to 4 GiB.
+    #[schema(minimum = 1_048_576, maximum = 4_294_967_296_i64)]
     pub memory_bytes: u64,
     /// Memory that the VM may have in all, in bytes. Default 512 MiB; 32 MiB to 64 GiB, not less than `memory_bytes`.
+    #[schema(minimum = 33_554_432, maximum = 68_719_476_736_i64)]
     pub vm_memory_bytes: u64,
     /// CPU time of one request, in milliseconds. Default 10,000; 1 to 600,000.
+    #[schema(minimum = 1, maximum = 600_000)]
     pub cpu_ms: u64,
     /// Time until the head of the response is there, in milliseconds. Default 60,000; 1 to 3,600,000.
+    #[schema(minimum = 1, maximum = 3_600_000)]
     pub head_timeout_ms: u64,
     /// Time of the whole request, bodies included, in milliseconds. Default 600,000; 1 to 86,400,000.
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub wall_ms: u64,
     /// Requests of the app that run at the same time. Default 128; 1 to 1,024.
+    #[schema(minimum = 1, maximum = 1_024)]
     pub concurrency: u32,
     /// Requests of the app that wait beyond those. Default 1,024; 0 to 65,536.
+    #[schema(minimum = 0, maximum = 65_536)]
     pub queue: u32,
     /// Length of a request's body, in bytes. Default 4 GiB; up to 1 TiB.
+    #[schema(minimum = 0, maximum = 1_099_511_627_776_i64)]
     pub request_body_bytes: u64,
     /// Size of the head of a request, and of a response, in bytes. Default 64 KiB; 1 KiB to 112 KiB.
+    #[schema(minimum = 1_024, maximum = 114_688)]
     pub head_bytes: u32,
     /// Number of header fields in a head. Default 256; 1 to 1,024.
+    #[schema(minimum = 1, maximum = 1_024)]
     pub header_count: u32,
     /// Size of the scratch file system that a request has, in bytes. Default 0, which means none; up to 1 GiB.
+    #[schema(minimum = 0, maximum = 1_073_741_824)]
     pub scratch_bytes: u64,
     /// Length of a line in the log, in bytes; what is longer is cut into several. Default 16 KiB; 64 B to 64 KiB.
+    #[schema(minimum = 64, maximum = 65_536)]
     pub log_line_bytes: u32,
     /// Time that a component may work on after its response has ended, in milliseconds. Default 5,000; up to 600,000.
+    #[schema(minimum = 0, maximum = 600_000)]
     pub post_return_ms: u64,
 }
 
@@ -160,6 +173,27 @@ mod tests {
     #[test]
     fn defaults_are_possible() {
         assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_schema_has_the_ranges_that_are_checked() {
+        let schema = serde_json::to_value(<Limits as utoipa::PartialSchema>::schema()).unwrap();
+        let defaults = serde_json::to_value(Limits::default()).unwrap();
+        for name in defaults.as_object().unwrap().keys() {
+            let range = &schema["properties"][name];
+            let (min, max) = (
+                range["minimum"].as_u64().unwrap(),
+                range["maximum"].as_u64().unwrap(),
+            );
+            let fits = |value: u64| {
+                let mut limits = defaults.clone();
+                limits[name] = value.into();
+                let limits = serde_json::from_value::<Limits>(limits).unwrap();
+                !matches!(limits.check(), Err(LimitError::Range { .. }))
+            };
+            assert!(fits(min) && fits(max) && !fits(max + 1), "{name}");
+            assert!(min == 0 || !fits(min - 1), "{name}");
+        }
     }
 
     #[test]

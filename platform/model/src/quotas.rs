@@ -29,14 +29,19 @@ pub struct QuotaRangeError {
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
     /// Apps. Default 100; up to 10,000.
+    #[schema(minimum = 0, maximum = 10_000)]
     pub apps: u32,
     /// Deployments of all its apps together. Default 2,000; up to 100,000.
+    #[schema(minimum = 0, maximum = 100_000)]
     pub deployments: u32,
     /// Tokens of the tenant and of its apps. Default 100; up to 10,000.
+    #[schema(minimum = 0, maximum = 10_000)]
     pub tokens: u32,
     /// Disk for components and for what is compiled of them, in bytes. Default 10 GiB; 1 MiB to 16 TiB.
+    #[schema(minimum = 1_048_576, maximum = 17_592_186_044_416_i64)]
     pub disk_bytes: u64,
     /// Memory that the VMs of all its apps may have together, in bytes. Default 16 GiB; 32 MiB to 16 TiB.
+    #[schema(minimum = 33_554_432, maximum = 17_592_186_044_416_i64)]
     pub memory_bytes: u64,
 }
 
@@ -46,18 +51,23 @@ pub struct Quotas {
 pub struct QuotaChanges {
     /// See [`Quotas::apps`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 10_000)]
     pub apps: Option<u32>,
     /// See [`Quotas::deployments`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100_000)]
     pub deployments: Option<u32>,
     /// See [`Quotas::tokens`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 10_000)]
     pub tokens: Option<u32>,
     /// See [`Quotas::disk_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1_048_576, maximum = 17_592_186_044_416_i64)]
     pub disk_bytes: Option<u64>,
     /// See [`Quotas::memory_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 33_554_432, maximum = 17_592_186_044_416_i64)]
     pub memory_bytes: Option<u64>,
 }
 
@@ -121,6 +131,33 @@ mod tests {
     #[test]
     fn defaults_are_possible() {
         assert_eq!(Quotas::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_schemas_have_the_ranges_that_are_checked() {
+        let schema = serde_json::to_value(<Quotas as utoipa::PartialSchema>::schema()).unwrap();
+        let changes =
+            serde_json::to_value(<QuotaChanges as utoipa::PartialSchema>::schema()).unwrap();
+        let defaults = serde_json::to_value(Quotas::default()).unwrap();
+        for name in defaults.as_object().unwrap().keys() {
+            let range = &schema["properties"][name];
+            let (min, max) = (
+                range["minimum"].as_u64().unwrap(),
+                range["maximum"].as_u64().unwrap(),
+            );
+            assert_eq!(changes["properties"][name]["maximum"], max, "{name}");
+            assert_eq!(changes["properties"][name]["minimum"], min, "{name}");
+            let fits = |value: u64| {
+                let mut quotas = defaults.clone();
+                quotas[name] = value.into();
+                serde_json::from_value::<Quotas>(quotas)
+                    .unwrap()
+                    .check()
+                    .is_ok()
+            };
+            assert!(fits(min) && fits(max) && !fits(max + 1), "{name}");
+            assert!(min == 0 || !fits(min - 1), "{name}");
+        }
     }
 
     #[test]

@@ -23,6 +23,18 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
+    /// The text of these bytes, which are wiped where they are none.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Some(Self(Zeroizing::new(text))),
+            Err(error) => {
+                drop(Zeroizing::new(error.into_bytes()));
+                None
+            }
+        }
+    }
+
     /// The text, to be used and not to be kept.
     #[must_use]
     pub fn expose(&self) -> &str {

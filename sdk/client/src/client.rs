@@ -18,7 +18,7 @@ use crate::transport::Transport;
 use crate::upload::{Progress, Source};
 
 /// Time of an operation that only reads or writes what the node knows.
-const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
 /// Items of a page where all of a list is wanted: as many as a node gives at once.
 const PAGE: usize = 1_000;
@@ -40,6 +40,16 @@ pub struct Deployed {
     pub deployment: Deployment,
     /// The steps in their order. Empty where the node does not say.
     pub timings: Vec<Timing>,
+}
+
+/// An answer, and the tag of the state that it shows: given back with a change, it keeps the change from being made in
+/// another state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged<T> {
+    /// What the node answered.
+    pub value: T,
+    /// Its `ETag`, where it has one.
+    pub tag: Option<String>,
 }
 
 impl Client {
@@ -304,26 +314,27 @@ impl Client {
         &self,
         segments: &[&str],
     ) -> Result<Vec<T>, ClientError> {
-        let mut items = Vec::new();
-        let mut after = None::<String>;
-        loop {
-            let page = self.page(segments, PAGE, after.as_deref()).await?;
-            items.extend(page.items);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(items),
-            }
-        }
+        self.at_most(segments, usize::MAX).await
     }
 
-    /// The first items of a list, at most so many.
-    pub(crate) async fn first<T: DeserializeOwned>(
+    /// The first items of a list, at most so many, page by page.
+    pub(crate) async fn at_most<T: DeserializeOwned>(
         &self,
         segments: &[&str],
         most: usize,
     ) -> Result<Vec<T>, ClientError> {
-        let page = self.page(segments, most.clamp(1, PAGE), None);
-        Ok(page.await?.items)
+        let mut items = Vec::new();
+        let mut after = None::<String>;
+        while items.len() < most {
+            let limit = PAGE.min(most - items.len());
+            let page = self.page(segments, limit, after.as_deref()).await?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        Ok(items)
     }
 
     /// One page of a list.

@@ -112,7 +112,11 @@ impl ClientError {
     /// Whether the token is missing, wrong or not enough.
     #[must_use]
     pub fn is_auth(&self) -> bool {
-        matches!(self, Self::Token) || matches!(self.status(), Some(401 | 403))
+        // A quota is no question of the token, though its status is the same.
+        let quota = self
+            .problem()
+            .is_some_and(|problem| problem.code == "quota-exceeded");
+        matches!(self, Self::Token) || matches!(self.status(), Some(401 | 403)) && !quota
     }
 
     /// Whether the node could not be reached, or went away.

@@ -13,6 +13,8 @@
 //! |---|---|
 //! | [`client`] | the operations |
 //! | [`releases`] | the operations on who answers for an app |
+//! | [`access`] | the operations on tenants' quotas, tokens and the audit log |
+//! | [`settings`] | the operations on configuration and secrets |
 //! | [`error`] | what can go wrong, and whose turn it is then |
 //! | [`upload`] | a component on its way to the node, with its progress |
 //! | [`logs`] | an app's log as a stream of lines |
@@ -20,15 +22,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod client;
 pub mod error;
 pub mod logs;
 pub mod releases;
+pub mod settings;
 pub mod timing;
 mod transport;
 pub mod upload;
 
-pub use client::{Client, Deployed};
+pub use client::{Client, Deployed, Tagged};
 pub use error::ClientError;
 pub use logs::LogLines;
 pub use platform_model::LogQuery;

@@ -2,7 +2,7 @@
 
 use platform_model::{
     App, AppChanges, AppName, Canary, DeploymentId, PromoteRequest, Release, RollbackRequest,
-    SecretInfo, SecretName, TenantName, Traffic,
+    TenantName, Traffic,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -79,7 +79,7 @@ impl Client {
         app: &AppName,
         most: usize,
     ) -> Result<Vec<Release>, ClientError> {
-        self.first(&below(tenant, app, "history"), most).await
+        self.at_most(&below(tenant, app, "history"), most).await
     }
 
     /// The canary of an app that is under way.
@@ -114,19 +114,6 @@ impl Client {
     ) -> Result<App, ClientError> {
         let segments = ["v1", "tenants", tenant.as_str(), "apps", app.as_str()];
         self.say(Method::PATCH, &segments, changes).await
-    }
-
-    /// The names of an app's secrets.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; status 404 when there is neither such an app nor a secret for it.
-    pub async fn secret_names(
-        &self,
-        tenant: &TenantName,
-        app: &AppName,
-    ) -> Result<Vec<SecretName>, ClientError> {
-        let secrets: Vec<SecretInfo> = self.list(&below(tenant, app, "secrets")).await?;
-        Ok(secrets.into_iter().map(|secret| secret.name).collect())
     }
 
     /// Deletes a deployment that does not answer for its app.

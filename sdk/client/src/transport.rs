@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use platform_model::{Problem, problem};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
-use crate::ClientError;
+use crate::{ClientError, Tagged};
 
 /// Time until a connection stands.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -105,6 +105,18 @@ impl Transport {
     ) -> Result<T, ClientError> {
         let response = self.send(request).await?;
         self.read(response).await
+    }
+
+    /// Sends, and reads the JSON of the answer and its entity tag.
+    pub(crate) async fn tagged<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Tagged<T>, ClientError> {
+        let response = self.send(request).await?;
+        let tag = response.headers().get(ETAG);
+        let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let value = self.read(response).await?;
+        Ok(Tagged { value, tag })
     }
 
     /// Sends, and reads the text of the answer.

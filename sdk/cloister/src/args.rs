@@ -1,8 +1,10 @@
 //! What can be typed.
 
+pub(crate) mod access;
 pub(crate) mod limits;
 pub(crate) mod release;
 pub(crate) mod scale;
+pub(crate) mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,11 +15,13 @@ use platform_model::{
     AllowHost, AppName, DeploymentId, EnvError, EnvVar, Isolation, LogStreams, LogTime, TenantName,
 };
 
+use crate::args::access::{AuditArgs, TenantCommand, TokenCommand};
 use crate::args::limits::LimitArgs;
 use crate::args::release::{
     CanaryArgs, HistoryArgs, PromoteArgs, ReleaseArgs, RollbackArgs, SplitArgs,
 };
 use crate::args::scale::ScaleArgs;
+use crate::args::settings::{ConfigCommand, SecretCommand};
 use crate::failure::exit;
 use crate::terminal::Color;
 
@@ -44,7 +48,7 @@ pub(crate) struct Global {
     )]
     #[arg(value_name = "URL", help_heading = "Node", hide_default_value = false)]
     pub(crate) url: String,
-    /// A file with the node's token, its DIR/admin-token [or the token itself in CLOISTER_TOKEN]
+    /// A file with a token, such as the node's DIR/admin-token [or the token itself in CLOISTER_TOKEN, or that of `login`]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
     pub(crate) token_file: Option<PathBuf>,
     /// Print JSON; errors are JSON on standard error
@@ -94,14 +98,41 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Delete an app with all its deployments, or one deployment
     Delete(DeleteArgs),
+    /// Set, list and take out variables that every deployment of an app sees
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Set, list, rotate and take away secrets: variables whose values are not shown again
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// List the tenants
     Tenants,
+    /// Create, list and delete tenants, and set what they may have
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Keep a token for the node, read from standard input, --token-file or CLOISTER_TOKEN
+    Login,
+    /// Forget the token for the node that `login` has kept
+    Logout,
+    /// Show whose token is used, and what it may
+    Whoami,
+    /// Show who changed what, from where, and what came of it
+    Audit(AuditArgs),
     /// Show what the node is doing: its VMs and workers
     Status,
     /// Print what the node counts, as Prometheus reads it
     Metrics,
     /// Check whether this host can run a node, or whether the data of one is as it should be
     Doctor(DoctorArgs),
+    /// Write a page for man(1) for each command
+    #[command(after_help = "Example: cloister man ~/.local/share/man/man1")]
+    Man {
+        /// Where they are put
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Print completions for a shell
     #[command(
         after_help = "Example: cloister completions bash > ~/.local/share/bash-completion/completions/cloister"

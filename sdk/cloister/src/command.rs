@@ -1,17 +1,23 @@
 //! One module for each command that asks the node.
 
 mod apps;
+mod audit;
 mod completions;
 mod delete;
 mod deploy;
 mod deployments;
 mod diff;
 mod logs;
+mod man;
 mod metrics;
 mod new;
 mod releases;
+mod session;
+mod settings;
 mod status;
+mod tenant;
 mod tenants;
+mod token;
 
 use crate::args::{Cli, Command};
 use crate::connection::client;
@@ -25,6 +31,7 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
     match &cli.command {
         Command::Quickstart(args) => Ok(quickstart::run(args, terminal).await?),
         Command::Doctor(args) => doctor::run(args, global, terminal).await,
+        Command::Man { folder } => man::run(folder, terminal),
         Command::Completions { shell } => completions::run(*shell, terminal),
         Command::New(args) => new::new(args, terminal),
         Command::Init(args) => new::init(args, terminal),
@@ -39,7 +46,15 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::History(args) => releases::history(args, &client(global)?, terminal).await,
         Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
+        Command::Config(args) => settings::config(args, &client(global)?, terminal).await,
+        Command::Secret(args) => settings::secret(args, &client(global)?, terminal).await,
         Command::Tenants => tenants::run(&client(global)?, terminal).await,
+        Command::Tenant(args) => tenant::run(args, &client(global)?, terminal).await,
+        Command::Token(args) => token::run(args, &client(global)?, terminal).await,
+        Command::Login => session::login(global, terminal).await,
+        Command::Logout => session::logout(global, terminal),
+        Command::Whoami => session::whoami(&client(global)?, terminal).await,
+        Command::Audit(args) => audit::run(args, &client(global)?, terminal).await,
         Command::Metrics => metrics::run(&client(global)?, terminal).await,
         Command::Status => status::run(&client(global)?, terminal).await,
     }

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use platform_control::check::CheckError;
 use platform_model::Problem;
 use platform_model::api::DeployRequestError;
+use platform_model::token::TokenRequestError;
 use sdk_client::ClientError;
 
+use crate::credentials::CredentialsError;
 use crate::manifest::ManifestError;
 use crate::quickstart::QuickstartError;
 use crate::terminal::{Terminal, Tone, printable};
@@ -59,6 +61,18 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    /// The tokens that `login` keeps.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Standard input cannot be read.
+    #[error("cannot read standard input")]
+    Input(#[source] std::io::Error),
+    /// Standard input has no value that can be used.
+    #[error("{0}")]
+    NoValue(String),
+    /// The token that is to be made cannot be.
+    #[error("{0}")]
+    Token(#[from] TokenRequestError),
     /// What is to be deployed cannot be.
     #[error("{0}")]
     Request(#[from] DeployRequestError),
@@ -104,17 +118,18 @@ impl CliError {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Client(error) => client_code(error),
-            Self::TokenFile { .. } => exit::AUTH,
+            Self::TokenFile { .. } | Self::Credentials(_) => exit::AUTH,
             Self::Manifest(ManifestError::Build { .. } | ManifestError::Write { .. }) => {
                 exit::FAILURE
             }
             Self::Manifest(ManifestError::Secrets { .. }) => exit::REFUSED,
-            Self::Request(_) | Self::Manifest(_) => exit::USAGE,
+            Self::Request(_) | Self::Manifest(_) | Self::Token(_) | Self::NoValue(_) => exit::USAGE,
             Self::Doctor(_) => exit::HOST,
             Self::Quickstart(QuickstartError::Host(_)) => exit::HOST,
             Self::Quickstart(_)
             | Self::Check(_)
             | Self::Store(_)
+            | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Json(_) => exit::FAILURE,
@@ -126,9 +141,27 @@ impl CliError {
         let Self::Client(error) = self else {
             return None;
         };
-        let text = match client_code(error) {
+        let code = error.problem().map(|problem| problem.code.as_str());
+        let text = match code.unwrap_or_default() {
+            "scope-insufficient" | "role-insufficient" => {
+                "`cloister whoami` shows what the token may; whoever administers the node or the tenant makes another with `cloister token create`"
+            }
+            "tenant-not-found" => {
+                "`cloister tenant list` lists the tenants, `cloister tenant create` creates one; both take a token of the node"
+            }
+            "token-not-found" => "`cloister token list` has the ids",
+            "secret-not-found" => "`cloister secret list` has the names",
+            "quota-exceeded" => "`cloister tenant quotas` shows what there is, and changes it",
+            _ => Self::hint_by_exit(error)?,
+        };
+        Some(text.to_owned())
+    }
+
+    /// What to do next, by the exit code.
+    fn hint_by_exit(error: &ClientError) -> Option<&'static str> {
+        Some(match client_code(error) {
             exit::AUTH => {
-                "give the node's token with --token-file DIR/admin-token or CLOISTER_TOKEN; DIR is the --data of the node"
+                "`cloister login` keeps a token; or give the node's with --token-file DIR/admin-token or CLOISTER_TOKEN; DIR is the --data of the node"
             }
             exit::NOT_FOUND => {
                 "`cloister apps` lists the apps of every tenant; --tenant names another tenant"
@@ -137,8 +170,7 @@ impl CliError {
                 "`cloister quickstart` starts a node here; --url or CLOISTER_URL names another (DIR/endpoints.json has its \"admin\")"
             }
             _ => return None,
-        };
-        Some(text.to_owned())
+        })
     }
 
     /// The innermost cause, where it is not the message itself.

@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `args` | what can be typed |
 //! | `command` | one module for each command that asks the node |
+//! | `connection`, `credentials`, `input` | the node, the token for it, values that are not shown |
 //! | `doctor` | whether this host can be a node |
 //! | `quickstart` | a node, an app and an answer in one command |
 //! | [`failure`] | errors and exit codes |
@@ -26,8 +27,10 @@
 mod args;
 mod command;
 mod connection;
+mod credentials;
 mod doctor;
 pub mod failure;
+mod input;
 mod manifest;
 mod quantity;
 mod quickstart;

@@ -197,9 +197,10 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
 fn cloister(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloister"));
     command.args(line.split_whitespace());
-    for name in ["CLOISTER_URL", "CLOISTER_TOKEN", "NO_COLOR"] {
+    for name in ["CLOISTER_URL", "CLOISTER_TOKEN", "NO_COLOR", "HOME"] {
         command.env_remove(name);
     }
+    command.env("XDG_CONFIG_HOME", "/no/such/folder");
     command
 }
 

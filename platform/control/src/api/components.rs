@@ -30,7 +30,7 @@ const BODY_IDLE: Duration = Duration::from_secs(60);
 /// Takes a component. Sent again, it is the same one: it needs no `Idempotency-Key`.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/components", tag = "apps", operation_id = "upload_component", params(OfTenant),
-    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component, up to 256 MiB."),
+    request_body(content_type = "application/wasm", description = "The component, up to 256 MiB."),
     responses((status = 201, description = "It is there.", body = ComponentUpload))
 )]
 pub(super) async fn upload(

@@ -17,7 +17,7 @@ use governor::{Quota, RateLimiter};
 use crate::problem::{ApiError, Code};
 
 /// Seconds' worth of requests that a token may make at once after a pause.
-const BURST: u32 = 5;
+const BURST: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// Wrong tokens that an address may send at once, and how long it takes until it may send one more.
 const FAILURES: NonZeroU32 = NonZeroU32::new(20).unwrap();
@@ -36,22 +36,19 @@ type Limiter<K> = RateLimiter<
 /// The limits of one API.
 #[derive(Debug)]
 pub(super) struct Rates {
-    /// By the id of the token; none where there is no limit.
-    requests: Option<Limiter<Arc<str>>>,
+    /// By the id of the token.
+    requests: Limiter<Arc<str>>,
     /// By the address.
     failures: Limiter<IpAddr>,
 }
 
 impl Rates {
-    /// With so many requests in a second for each token; 0 for as many as come.
-    pub(super) fn new(per_second: u32) -> Self {
-        let requests = NonZeroU32::new(per_second).map(|rate| {
-            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));
-            limiter(Quota::per_second(rate).allow_burst(burst))
-        });
+    /// With so many requests in a second for each token.
+    pub(super) fn new(per_second: NonZeroU32) -> Self {
+        let burst = per_second.saturating_mul(BURST);
         let failure = Quota::with_period(FAILURE).unwrap_or(Quota::per_second(FAILURES));
         Self {
-            requests,
+            requests: limiter(Quota::per_second(per_second).allow_burst(burst)),
             failures: limiter(failure.allow_burst(FAILURES)),
         }
     }
@@ -61,10 +58,7 @@ impl Rates {
     /// # Errors
     /// When there were too many.
     pub(super) fn request(&self, token: &Arc<str>) -> Result<(), ApiError> {
-        let Some(requests) = &self.requests else {
-            return Ok(());
-        };
-        take(requests, token).map_err(|wait| {
+        take(&self.requests, token).map_err(|wait| {
             let detail = format!("the token makes too many requests: wait {wait} s");
             ApiError::new(Code::RateLimited, detail).retry_after(wait)
         })
@@ -117,9 +111,13 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn rates(per_second: u32) -> Rates {
+        Rates::new(NonZeroU32::new(per_second).unwrap())
+    }
+
     #[test]
     fn a_token_has_a_burst_and_others_do_not_pay_for_it() {
-        let rates = Rates::new(2);
+        let rates = rates(2);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         for _ in 0..10 {
             rates.request(&a).unwrap();
@@ -127,13 +125,11 @@ mod tests {
         let error = rates.request(&a).unwrap_err();
         assert_eq!((error.code, error.wait), (Code::RateLimited, Some(1)));
         rates.request(&b).unwrap();
-        let none = Rates::new(0);
-        assert!((0..1_000).all(|_| none.request(&a).is_ok()));
     }
 
     #[test]
     fn wrong_tokens_are_counted_by_address() {
-        let rates = Rates::new(0);
+        let rates = rates(1);
         let from = |text: &str| Some(text.parse().unwrap());
         for _ in 0..20 {
             rates.failure(from("192.0.2.1")).unwrap();
@@ -150,11 +146,11 @@ mod tests {
 
     #[test]
     fn what_says_nothing_any_more_is_let_go() {
-        let rates = Rates::new(1_000_000);
+        let rates = rates(1_000_000);
         for number in 0..3 * KEPT {
             rates.request(&number.to_string().into()).unwrap();
         }
-        let kept = rates.requests.as_ref().unwrap().len();
+        let kept = rates.requests.len();
         assert!(kept <= KEPT + 1, "{kept}");
     }
 }

@@ -15,6 +15,7 @@ use crate::fake::Node;
 mod access;
 mod audit;
 mod describe;
+mod fuzz;
 mod once;
 mod pages;
 mod quotas;

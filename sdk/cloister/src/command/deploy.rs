@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use platform_model::{
-    AppChanges, AppName, DeployRequest, Deployment, DeploymentId, Digest, TenantName,
+    AppChanges, AppName, DeployRequest, Deployment, DeploymentId, Digest, SecretName, TenantName,
 };
 use sdk_client::{Client, ClientError, Deployed};
 use serde::Serialize;
@@ -151,11 +151,12 @@ pub(super) async fn missing_secrets(
     if app.secrets.is_empty() {
         return Ok(Vec::new());
     }
-    let has = match client.secret_names(tenant, name).await {
+    let has = match client.secrets(tenant, name).await {
         Err(error) if error.is_not_found() => Vec::new(),
         other => other?,
     };
-    let missing = app.secrets.iter().filter(|secret| !has.contains(secret));
+    let missing = |name: &&SecretName| !has.iter().any(|secret| secret.name == **name);
+    let missing = app.secrets.iter().filter(missing);
     Ok(missing.map(ToString::to_string).collect())
 }
 

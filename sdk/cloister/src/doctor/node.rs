@@ -1,6 +1,7 @@
 //! The node that the command line names: there, of this version, and open to the token. None of it keeps a host from
 //! being one.
 
+use platform_model::Secret;
 use sdk_client::{Client, ClientError};
 
 use super::Check;
@@ -13,7 +14,7 @@ pub(super) async fn checks(global: &Global) -> Vec<Check> {
     let token = connection::token(global);
     let client = match Client::new(
         &global.url,
-        token.as_ref().ok().and_then(|token| token.as_deref()),
+        (token.as_ref().ok()).and_then(|token| token.as_ref().map(Secret::expose)),
     ) {
         Ok(client) => client,
         Err(ClientError::Token) => {

@@ -29,7 +29,7 @@ async fn a_list_is_read_page_by_page() {
         }
     }
     assert_eq!((pages, found.concat().as_str()), (3, "abcddefaulte"));
-    for bad in ["limit=x", "limit=-1", "page=2"] {
+    for bad in ["limit=x", "limit=-1", "limit=0", "limit=1001", "page=2"] {
         let (status, body) = client.call("GET", &format!("/v1/tenants?{bad}"), "").await;
         assert_eq!(
             (status, &body["code"]),

@@ -199,7 +199,7 @@ async fn who_asks_too_often_is_told_to_wait() {
 
 #[tokio::test]
 async fn wrong_tokens_are_limited_and_right_ones_are_not() {
-    let client = Client::new().await;
+    let client = Client::limited(100).await;
     let peer = std::net::SocketAddr::from(([192, 0, 2, 7], 4000));
     let get = |token: &str| {
         let request = Request::get("/v1/whoami").header("authorization", format!("Bearer {token}"));

@@ -1,0 +1,113 @@
+//! `tenant`: who has apps on the node, and what they may have.
+
+use platform_model::{Policy, QuotaChanges, Tenant, TenantChanges, TenantName};
+use sdk_client::{Client, Tagged};
+use serde_json::json;
+
+use super::tenants;
+use crate::args::access::{QuotasArgs, TenantCommand};
+use crate::failure::CliError;
+use crate::quantity::{duration, size};
+use crate::table::{Table, number, text};
+use crate::terminal::{Terminal, Tone};
+
+/// Runs a command on tenants.
+pub(super) async fn run(
+    command: &TenantCommand,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<(), CliError> {
+    match command {
+        TenantCommand::Create { tenant } => create(tenant, client, terminal).await,
+        TenantCommand::List => tenants::run(client, terminal).await,
+        TenantCommand::Delete { tenant } => delete(tenant, client, terminal).await,
+        TenantCommand::Quotas(args) => quotas(args, client, terminal).await,
+    }
+}
+
+async fn create(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Result<(), CliError> {
+    let made = client.create_tenant(tenant).await?;
+    if terminal.json {
+        return terminal.print_json(&made);
+    }
+    let mark = terminal.paint(Tone::Good, "✓");
+    terminal.print(&format!("{mark} tenant {tenant} is there"))?;
+    terminal.print(&format!(
+        "  `cloister token create --tenant {tenant} --role deploy` makes a token for it"
+    ))
+}
+
+async fn delete(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Result<(), CliError> {
+    client.delete_tenant(tenant).await?;
+    if terminal.json {
+        return terminal.print_json(&json!({"tenant": tenant, "deleted": true}));
+    }
+    let mark = terminal.paint(Tone::Good, "✓");
+    terminal.print(&format!("{mark} tenant {tenant} is deleted"))
+}
+
+async fn quotas(args: &QuotasArgs, client: &Client, terminal: &Terminal) -> Result<(), CliError> {
+    let Tagged { value, tag } = client.tenant(&args.tenant).await?;
+    let tenant = if args.has_quotas() || args.has_policy() {
+        let quotas = QuotaChanges {
+            apps: args.apps,
+            deployments: args.deployments,
+            tokens: args.tokens,
+            disk_bytes: args.disk,
+            memory_bytes: args.memory,
+        };
+        // The policy is replaced as a whole, so it must be the one that was read.
+        let policy = args.has_policy().then(|| changed(args, &value.policy));
+        let changes = TenantChanges { quotas, policy };
+        let changed = client.change_tenant(&args.tenant, &changes, tag.as_deref());
+        changed.await?.value
+    } else {
+        value
+    };
+    if terminal.json {
+        return terminal.print_json(&tenant);
+    }
+    terminal.print(&table(&tenant, terminal).text())
+}
+
+/// A policy with what is typed in place of what it has.
+fn changed(args: &QuotasArgs, policy: &Policy) -> Policy {
+    Policy {
+        rate: args.rate.map_or(policy.rate, |new| new.0),
+        concurrency: args.concurrency.map_or(policy.concurrency, |new| new.0),
+        cpu_ms_per_minute: args
+            .cpu_per_minute
+            .map_or(policy.cpu_ms_per_minute, |new| new.0),
+        ..policy.clone()
+    }
+}
+
+fn table(tenant: &Tenant, terminal: &Terminal) -> Table<3> {
+    let (quotas, usage, policy) = (&tenant.quotas, &tenant.usage, &tenant.policy);
+    let mut table = Table::new(terminal, [text("QUOTA"), number("USED"), number("LIMIT")]);
+    let mut row = |name: &str, used: String, limit: String| {
+        table.row([name.to_owned(), used, limit]);
+    };
+    let count = |number: u64| number.to_string();
+    row("apps", count(usage.apps), count(quotas.apps.into()));
+    row(
+        "deployments",
+        count(usage.deployments),
+        count(quotas.deployments.into()),
+    );
+    row("tokens", count(usage.tokens), count(quotas.tokens.into()));
+    row("disk", size(usage.disk_bytes), size(quotas.disk_bytes));
+    let dash = || "-".to_owned();
+    row("memory", dash(), size(quotas.memory_bytes));
+    let none = || "none".to_owned();
+    let rate = policy.rate.map_or_else(none, |rate| rate.to_string());
+    row("rate", dash(), rate);
+    let at_once = policy.concurrency.map_or_else(none, |n| n.to_string());
+    row("concurrency", dash(), at_once);
+    row(
+        "cpu per minute",
+        dash(),
+        policy.cpu_per_minute().map_or_else(none, duration),
+    );
+    table
+}
