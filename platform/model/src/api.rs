@@ -246,6 +246,7 @@ pub enum DeployRequestError {
 /// What is to be deployed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"digest": "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"})))]
 pub struct DeployRequest {
     /// A component that this tenant has uploaded.
     pub digest: Digest,

@@ -116,6 +116,7 @@ schema!(
 /// The deployments that answer an app's requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"shares": [{"deployment": 1, "weight": 100}]})))]
 pub struct Traffic {
     /// Who answers how much; the weights add up to 100.
     #[schema(min_items = 1, max_items = 8)]
