@@ -68,6 +68,20 @@ pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
     )
 }
 
+/// As [`saying`], but so many of 100 requests trap, at random.
+#[must_use]
+pub fn saying_mostly(text: &str, percent: u32) -> Vec<u8> {
+    let source = without_comments(include_str!("fixture/saying.wat"));
+    let source = source.replace("(@text)", &format!("str\"{}\"", escape(text)));
+    let import = "(import \"wasi:random/random@V\" \"get-random-u64\" (func $random (result i64)))";
+    let source = source.replacen("(module", &format!("(module {import}"), 1);
+    let first = "(local.set $answer (call $response";
+    let trap = format!(
+        "(if (i64.lt_u (i64.rem_u (call $random) (i64.const 100)) (i64.const {percent})) (then unreachable))"
+    );
+    handler(&source.replacen(first, &format!("{trap} {first}"), 1))
+}
+
 /// As [`saying`], with more in its module.
 fn saying_with(text: &str, more: &str) -> Vec<u8> {
     saying_as(&format!("str\"{}\"", escape(text)), more)

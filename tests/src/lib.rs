@@ -9,6 +9,7 @@
 //! - [`client`]: HTTP/1.1 and HTTP/2 as a well-behaved client speaks them.
 //! - [`raw`], [`frames`]: bytes and HTTP/2 frames as no well-behaved client sends them.
 //! - [`collector`]: takes traces by OTLP, as a collector of OpenTelemetry does.
+//! - [`dice`]: numbers that look random and are the same in each run.
 //! - [`fixture`]: components made on the spot, for what a component may do and must not.
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@
 pub mod admin;
 pub mod client;
 pub mod collector;
+pub mod dice;
 pub mod fixture;
 pub mod frames;
 pub mod node;

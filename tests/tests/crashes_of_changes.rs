@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cloister_tests::client::{Answer, Connection, empty, full};
+use cloister_tests::dice::Dice;
 use cloister_tests::fixture::{probe, saying};
 use cloister_tests::node::Start;
 use cloister_tests::wait::within;
@@ -23,6 +24,9 @@ use serde_json::{Value, json};
 
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
 
+/// Deployments of an app that are kept.
+const KEPT: u64 = 20;
+
 /// The app whose variables are looked at from inside.
 const ENV: &str = "env";
 
@@ -30,28 +34,6 @@ const ENV: &str = "env";
 fn rounds() -> u32 {
     let rounds = std::env::var("CLOISTER_CRASH_ROUNDS").ok();
     rounds.and_then(|n| n.parse().ok()).unwrap_or(12)
-}
-
-/// Numbers that look random and are the same in each run with a seed, which `CLOISTER_CRASH_SEED` sets.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("CLOISTER_CRASH_SEED").ok();
-        let seed = seed.and_then(|n| n.parse().ok()).unwrap_or(2_026);
-        println!("CLOISTER_CRASH_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
 }
 
 /// An app as it must be.
@@ -89,6 +71,8 @@ struct Hidden {
     versions: BTreeMap<String, u64>,
     /// Ids of tokens by their labels.
     ids: BTreeMap<String, String>,
+    /// What each deployment of an app says.
+    says: BTreeMap<(String, u64), u64>,
 }
 
 /// A change.
@@ -100,23 +84,36 @@ enum Change {
     CreateToken(String),
     RevokeToken(String),
     Deploy(String, u64),
+    /// An older deployment of an app answers again.
+    Rollback(String, u64),
     DeleteApp(String),
-    Config { deploy: bool, value: String },
-    SetSecret { deploy: bool, value: String },
+    Config {
+        deploy: bool,
+        value: String,
+    },
+    SetSecret {
+        deploy: bool,
+        value: String,
+    },
     DeleteSecret,
     RotateKey,
 }
 
 impl Change {
     /// One that changes something of this world.
-    fn random(dice: &mut Dice, world: &World, number: u64) -> Self {
+    fn random(dice: &mut Dice, world: &World, hidden: &Hidden, number: u64) -> Self {
         let name = format!("n{number}");
         let tenant = world.tenants.keys().next().cloned();
         let token = world.tokens.first().cloned();
         let app = world.apps.keys().find(|app| *app != ENV).cloned();
+        let older = app.clone().and_then(|name| {
+            let app = &world.apps[&name];
+            let older = app.active - 1;
+            (older + app.deployments > hidden.numbers[&name]).then_some((name, older))
+        });
         let deploy = dice.roll(2) == 0;
         let has_secret = world.apps[ENV].secrets.contains_key("S");
-        match (dice.roll(11), tenant, token, app) {
+        match (dice.roll(13), tenant, token, app) {
             (0, ..) => Self::CreateTenant(name),
             (1, Some(tenant), ..) => Self::Quota(tenant, number),
             (2, Some(tenant), ..) => Self::DeleteTenant(tenant),
@@ -133,6 +130,7 @@ impl Change {
             },
             (8, ..) if has_secret => Self::DeleteSecret,
             (9, ..) => Self::RotateKey,
+            (11 | 12, ..) if let Some((app, number)) = older => Self::Rollback(app, number),
             _ => Self::Deploy(format!("a{}", dice.roll(2)), number),
         }
     }
@@ -165,6 +163,10 @@ impl Change {
                 let path = format!("/v1/tenants/default/apps/{app}/deployments");
                 ("POST", path, json!({"digest": digest}))
             }
+            Self::Rollback(app, number) => {
+                let path = format!("/v1/tenants/default/apps/{app}/rollback");
+                ("POST", path, json!({"to": number}))
+            }
             Self::DeleteApp(app) => (
                 "DELETE",
                 format!("/v1/tenants/default/apps/{app}"),
@@ -189,7 +191,7 @@ impl Change {
             let number = hidden.numbers.entry(ENV.to_owned()).or_default();
             *number += 1;
             let app = world.apps.get_mut(ENV).unwrap();
-            (app.active, app.deployments) = (*number, app.deployments + 1);
+            (app.active, app.deployments) = (*number, KEPT.min(app.deployments + 1));
             let mut env = app.config.clone();
             let opened = app.secrets.iter();
             env.extend(opened.map(|(name, version)| (name.clone(), secrets[version].clone())));
@@ -213,9 +215,15 @@ impl Change {
             Self::Deploy(app, says) => {
                 let number = hidden.numbers.entry(app.clone()).or_default();
                 *number += 1;
+                hidden.says.insert((app.clone(), *number), *says);
                 let app = world.apps.entry(app.clone()).or_default();
-                (app.active, app.deployments) = (*number, app.deployments + 1);
+                (app.active, app.deployments) = (*number, KEPT.min(app.deployments + 1));
                 app.says = Some(*says);
+            }
+            Self::Rollback(name, number) => {
+                let app = world.apps.get_mut(name).unwrap();
+                app.active = *number;
+                app.says = hidden.says.get(&(name.clone(), *number)).copied();
             }
             Self::DeleteApp(app) => {
                 world.apps.remove(app);
@@ -327,7 +335,7 @@ async fn observe(node: &Node) -> World {
             .admin
             .list(&format!("{path}/deployments?limit=1000"))
             .await;
-        assert_eq!(listed.len() as u64, seen.deployments.min(1_000), "{name}");
+        assert_eq!(listed.len() as u64, seen.deployments, "{name}");
         world.apps.insert(name, seen);
     }
     let answer = node.get(ENV, "/env").await;
@@ -430,7 +438,7 @@ impl Client {
     ) -> (Change, (&'static str, String, Value)) {
         loop {
             self.number += 1;
-            let change = Change::random(dice, &self.world, self.number);
+            let change = Change::random(dice, &self.world, &self.hidden, self.number);
             let mut digest = String::new();
             if let Change::Deploy(_, says) = &change {
                 match self.upload(node, *says).await {
@@ -549,7 +557,7 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_any_moment_of_any_change_keeps_its_word() {
-    let mut dice = Dice::new();
+    let mut dice = Dice::new("CLOISTER_CRASH_SEED");
     let node = Node::start(EXE).await;
     let mut client = Client::begin(&node).await;
     let mut start = node.stop().await;

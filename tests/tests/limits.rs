@@ -161,6 +161,56 @@ async fn quotas(bench: &mut Bench) {
     bench.tenant(quota("memory_bytes", 16 << 30)).await;
 }
 
+/// Whether so many are answered and all others have this status.
+fn answered(answers: &[Answer], count: usize, refused: u16) {
+    let done = answers.iter().filter(|answer| answer.status == 200);
+    let rest = answers.iter().filter(|answer| answer.status == refused);
+    assert_eq!((done.count(), rest.count()), (count, answers.len() - count));
+}
+
+/// What all apps of the tenant may take together.
+async fn policies(bench: &mut Bench) {
+    let policy = |name: &str, value: Value| json!({"policy": {name: value}});
+    bench.tenant(policy("rate", json!("1/m,burst=5"))).await;
+    let answers = bench.at_once(20, "/hello").await;
+    answered(&answers, 5, 429);
+    bench.row(
+        "policy `rate`: 1/m,burst=5",
+        "20 requests at once: 5 are answered",
+        &answers,
+    );
+    bench.tenant(policy("concurrency", json!(2))).await;
+    let answers = bench.at_once(6, "/sleep?1000").await;
+    answered(&answers, 2, 503);
+    bench.row(
+        "policy `concurrency`: 2",
+        "6 requests of 1 s at once: 2 are answered",
+        &answers,
+    );
+    bench.tenant(policy("cpu_ms_per_minute", json!(50))).await;
+    let mut answers = Vec::new();
+    while answers.len() < 100 && answers.iter().all(|a: &Answer| a.status == 200) {
+        answers.push(bench.get("/work?20").await);
+    }
+    answered(&answers, answers.len() - 1, 429);
+    bench.row(
+        "policy `cpu_ms_per_minute`: 50",
+        "requests that compute, one after another",
+        &answers,
+    );
+    bench
+        .tenant(policy("request_body_bytes", json!(1024)))
+        .await;
+    let answer = bench.ask("POST", "/count", &[], vec![b'x'; 2048]).await;
+    bench.row(
+        "policy `request_body_bytes`: 1 KiB",
+        "a body of 2 KiB",
+        &[answer],
+    );
+    bench.tenant(json!({"policy": {}})).await;
+    answered(&bench.at_once(20, "/hello").await, 20, 429);
+}
+
 async fn limits(bench: &mut Bench) {
     bench.deployed(json!({"cpu_ms": 50})).await;
     let answer = bench.get("/spin").await;
@@ -279,40 +329,6 @@ async fn neighbour(node: std::net::SocketAddr, stop: Arc<AtomicBool>) -> u64 {
     count
 }
 
-/// Whether so many are answered and all others have this status.
-fn answered(answers: &[Answer], count: usize, refused: u16) {
-    let done = answers.iter().filter(|answer| answer.status == 200);
-    let rest = answers.iter().filter(|answer| answer.status == refused);
-    assert_eq!((done.count(), rest.count()), (count, answers.len() - count));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not give the router the policies of tenants yet"]
-async fn a_tenant_is_held_to_its_policy() {
-    let bench = Bench::new().await;
-    bench
-        .tenant(json!({"policy": {"rate": "1/m,burst=5"}}))
-        .await;
-    answered(&bench.at_once(20, "/hello").await, 5, 429);
-    bench.tenant(json!({"policy": {"concurrency": 2}})).await;
-    answered(&bench.at_once(6, "/sleep?1000").await, 2, 503);
-    bench
-        .tenant(json!({"policy": {"cpu_ms_per_minute": 50}}))
-        .await;
-    let mut answers = Vec::new();
-    while answers.len() < 100 && answers.iter().all(|a: &Answer| a.status == 200) {
-        answers.push(bench.get("/work?20").await);
-    }
-    answered(&answers, answers.len() - 1, 429);
-    bench
-        .tenant(json!({"policy": {"request_body_bytes": 1024}}))
-        .await;
-    let answer = bench.ask("POST", "/count", &[], vec![b'x'; 2048]).await;
-    assert_eq!(answer.status, 413, "{}", answer.text());
-    bench.tenant(json!({"policy": {}})).await;
-    answered(&bench.at_once(20, "/hello").await, 20, 429);
-}
-
 fn table(rows: &[[String; 3]]) -> String {
     let mut text = "| limit | what was sent | what happened |\n|---|---|---|\n".to_owned();
     for [limit, sent, happened] in rows {
@@ -327,6 +343,7 @@ async fn each_limit_does_what_the_table_says_and_no_neighbour_notices() {
     let stop = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn(neighbour(bench.node.listen, stop.clone()));
     quotas(&mut bench).await;
+    policies(&mut bench).await;
     limits(&mut bench).await;
     api(&mut bench).await;
     stop.store(true, Ordering::Relaxed);

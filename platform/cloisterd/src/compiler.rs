@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use platform_control::sandbox::{CompileFailure, Compiler};
+use platform_control::sandbox::{CompileFailure, Compiled, Compiler};
 use sandbox_aot::{CompileError, CompileLimits};
 
 /// Starts `exe` again for each component.
@@ -14,10 +14,14 @@ pub(crate) struct CompilerProcess {
 }
 
 impl Compiler for CompilerProcess {
-    fn compile(&self, component: &Path, folder: &Path) -> Result<PathBuf, CompileFailure> {
+    fn compile(&self, component: &Path, folder: &Path) -> Result<Compiled, CompileFailure> {
         let limits = CompileLimits::default();
         let compiled = sandbox_aot::compile(&self.exe, component, folder, &limits);
-        compiled.map(|artifact| artifact.path).map_err(failure)
+        let compiled = compiled.map_err(failure)?;
+        Ok(Compiled {
+            artifact: compiled.path,
+            imports: compiled.imports,
+        })
     }
 }
 

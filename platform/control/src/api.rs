@@ -40,6 +40,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod rate;
+mod releases;
 mod settings;
 mod status;
 mod tenants;
@@ -197,11 +198,28 @@ impl Api {
                 &[Code::LogReaders],
                 routes!(logs::read),
             )
+            .releases()
             .settings()
     }
 }
 
 impl Endpoints {
+    /// Operations of who answers for an app.
+    fn releases(self) -> Self {
+        let (read, deploy) = (Access::app(Role::Read), Access::app(Role::Deploy));
+        let canary = &[Code::CanaryUnknown];
+        let answers = [Code::DeploymentUnknown, Code::DeploymentAnswers];
+        self.add(deploy, &[Code::AppInvalid], routes!(apps::change))
+            .add(deploy, &answers, routes!(deployments::delete))
+            .add(read, &[], routes!(releases::traffic))
+            .add(deploy, releases::PROBLEMS, routes!(releases::set_traffic))
+            .add(deploy, releases::PROBLEMS, routes!(releases::rollback))
+            .add(deploy, releases::PROBLEMS, routes!(releases::promote))
+            .add(read, &[], routes!(releases::history))
+            .add(read, canary, routes!(releases::canary))
+            .add(deploy, canary, routes!(releases::abort_canary))
+    }
+
     /// Operations of configuration and secrets. Those that change them deploy, and answer with what a deploy does.
     fn settings(self) -> Self {
         let invalid = [Code::SettingsInvalid];

@@ -8,34 +8,41 @@
 //!   the compiler.
 //! - The published table is always made of deployments that are committed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use platform_data::{RouteTable, Target, WarmError};
+use platform_data::{ProbeError, WarmError};
 use platform_model::api::DeployRequestError;
-use platform_model::{AppName, DeploymentId, Digest, EnvError, Secret, SecretName, TenantName};
+use platform_model::{AppName, DeploymentId, Digest, EnvError, Growth, SecretName, TenantName};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
+use self::canary::Canaries;
 use self::housekeeping::Housekeeping;
+use self::serving::Serving;
 use crate::components::Components;
 use crate::keyring::Keyring;
 use crate::logs::Logs;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
-use crate::store::records::{AppRecord, DeploymentRecord, Prefix};
+use crate::store::records::{AppRecord, CanaryRecord, DeploymentRecord, Prefix, TenantRecord};
 use crate::store::{Change, Records, Revision, StoreError};
 
 mod apps;
 mod audit;
+mod canary;
 mod collect;
+mod commit;
 mod deploy;
 mod expected;
+mod growth;
 mod housekeeping;
 mod idempotency;
 mod origin;
+mod release;
 mod secrets;
+mod serving;
 mod settings;
 mod tenants;
 mod tokens;
@@ -47,6 +54,7 @@ pub use expected::{Expected, Unexpected};
 pub(crate) use idempotency::opens as answer_opens;
 pub use idempotency::{Answer, CarriedOut, REMEMBERED};
 pub use origin::{Asked, Once, Origin};
+pub use release::ReleaseError;
 pub use secrets::SecretError;
 pub(crate) use secrets::open as open_secret;
 pub use settings::{Set, SettingsError};
@@ -89,6 +97,18 @@ pub enum DeployError {
     /// The values of secrets.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// It wants more than the deployment that answers, and nobody said that it may.
+    #[error("it wants more than deployment {1}: {0}; say that it may have that (approve, --yes)")]
+    Growth(Growth, DeploymentId),
+    /// It did not answer its health check.
+    #[error("health check of {0}: {1}")]
+    Unhealthy(String, ProbeError),
+    /// It answered its health check with a status that is not good.
+    #[error("health check of {0}: it answered with the status {1}, and 200 to 399 are good")]
+    Sick(String, u16),
+    /// There is nothing beside which it could answer.
+    #[error("the app has no deployment yet: deploy it first without --preview and --canary")]
+    NoneYet,
     /// The tenant would have more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaError),
@@ -146,8 +166,9 @@ pub struct Engine {
     sandboxes: Arc<dyn Sandboxes>,
     logs: Logs,
     port: u16,
-    /// The target of each app that is served.
-    served: Mutex<BTreeMap<AppKey, Arc<Target>>>,
+    serving: Mutex<Serving>,
+    canaries: Canaries,
+    me: Weak<Self>,
     /// Whose turn it is to change an app.
     turns: Mutex<HashMap<AppKey, Weak<tokio::sync::Mutex<()>>>>,
     compilers: Semaphore,
@@ -169,7 +190,7 @@ impl Engine {
     /// An engine that serves nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
             records: parts.records,
             keyring: parts.keyring,
             rotating: tokio::sync::Mutex::default(),
@@ -179,7 +200,9 @@ impl Engine {
             sandboxes: parts.sandboxes,
             logs: parts.logs,
             port: parts.port,
-            served: Mutex::default(),
+            serving: Mutex::default(),
+            canaries: Canaries::default(),
+            me: Weak::clone(me),
             turns: Mutex::default(),
             compilers: Semaphore::new(COMPILERS),
             files: RwLock::new(()),
@@ -197,56 +220,33 @@ impl Engine {
         let apps = self
             .ask(|records| records.all::<AppRecord>(&Prefix::all()))
             .await?;
+        let tenants = self
+            .ask(|records| records.all::<TenantRecord>(&Prefix::all()))
+            .await?;
+        for tenant in tenants {
+            self.set_tenant_at_start(tenant.tenant, tenant.policy);
+        }
         let mut starting = tokio::task::JoinSet::new();
         for app in apps {
             let engine = Arc::clone(self);
             starting.spawn(async move {
-                let target = engine.target_of(&app).await;
-                (app, target)
+                let key = (app.tenant.clone(), app.app.clone());
+                (key, engine.set_at_start(app).await)
             });
         }
         while let Some(done) = starting.join_next().await {
-            match done.map_err(io::Error::other)? {
-                (app, Ok(target)) => {
-                    lock(&self.served).insert((app.tenant, app.app), target);
-                }
-                (
-                    AppRecord {
-                        tenant,
-                        app,
-                        active,
-                        ..
-                    },
-                    Err(error),
-                ) => {
-                    tracing::error!(%tenant, %app, deployment = %active, %error, "app is not served");
-                }
+            let ((tenant, app), set) = done.map_err(io::Error::other)?;
+            if let Err(error) = set {
+                tracing::error!(%tenant, %app, %error, "app is not served");
             }
         }
         self.collect_at_start().await?;
-        self.publish();
+        self.serve_all();
+        let canaries = self.ask(|records| records.all::<CanaryRecord>(&Prefix::all()));
+        for canary in canaries.await? {
+            self.drive(canary);
+        }
         Ok(())
-    }
-
-    /// The target of an app's active deployment; compiles it where its artifact is not there. An app whose artifact
-    /// cannot be made is a target all the same, without a file: the router then says that it is not ready, not that
-    /// there is no such app.
-    async fn target_of(&self, app: &AppRecord) -> Result<Arc<Target>, DeployError> {
-        let (tenant, name) = (&app.tenant, &app.app);
-        let key = DeploymentRecord::at(tenant, name, app.active);
-        let stored = self.ask(move |records| records.get(&key)).await?;
-        let record = stored.ok_or(DeployError::RecordMissing(app.active))?.record;
-        let versions = record.secrets.clone();
-        let secrets = self.open_secrets(tenant, name, versions).await;
-        let made = async {
-            let secrets = secrets?;
-            Ok::<_, DeployError>((secrets, self.compile(&record.digest).await?))
-        };
-        let (secrets, artifact) = made.await.unwrap_or_else(|error| {
-            tracing::error!(%tenant, app = %name, deployment = %app.active, %error, "app cannot be served");
-            (BTreeMap::new(), self.artifacts.join(MISSING))
-        });
-        Ok(Arc::new(target(record, secrets, artifact)))
     }
 
     /// The deployment that answers for an app; none where there is no such app.
@@ -288,6 +288,16 @@ impl Engine {
     #[must_use]
     pub fn url(&self, tenant: &TenantName, app: &AppName) -> String {
         app.url(tenant, self.port)
+    }
+
+    /// The URL of one deployment of an app.
+    #[must_use]
+    pub fn preview_url(&self, tenant: &TenantName, app: &AppName, number: DeploymentId) -> String {
+        let host = app.preview_host(tenant, number);
+        match self.port {
+            80 => format!("http://{host}/"),
+            port => format!("http://{host}:{port}/"),
+        }
     }
 
     /// Asks the records where blocking is allowed.
@@ -379,49 +389,6 @@ impl Engine {
             })
         };
         turn.lock_owned().await
-    }
-
-    /// Has the data plane serve what is to be served.
-    fn publish(&self) {
-        // Held while publishing: tables reach the data plane in the order in which they were made.
-        let served = lock(&self.served);
-        let route = |((tenant, app), target): (&AppKey, &Arc<Target>)| {
-            (app.host(tenant), Arc::clone(target))
-        };
-        self.sandboxes
-            .publish(served.iter().map(route).collect::<RouteTable>());
-    }
-}
-
-/// Name of the artifact of an app that has none; no file has it.
-const MISSING: &str = "missing";
-
-/// What the data plane is told about a deployment: its own variables come before those of the configuration.
-fn target(
-    record: DeploymentRecord,
-    secrets: BTreeMap<SecretName, Secret>,
-    artifact: PathBuf,
-) -> Target {
-    let plain = record.config.into_iter().chain(record.env);
-    let mut env: BTreeMap<_, _> = plain
-        .map(|(name, value)| (name, Secret::new(value)))
-        .collect();
-    env.extend(
-        secrets
-            .into_iter()
-            .map(|(name, value)| (name.to_string(), value)),
-    );
-    Target {
-        tenant: record.tenant,
-        app: record.app,
-        deployment: record.deployment,
-        artifact,
-        digest: record.digest,
-        env,
-        allow_hosts: record.allow_hosts,
-        limits: record.limits,
-        isolation: record.isolation,
-        scale: record.scale,
     }
 }
 

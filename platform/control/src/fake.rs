@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use platform_data::metrics::DataMetrics;
-use platform_data::{DataStatus, RouteTable, Target, WarmError, WarmReport};
+use platform_data::{
+    CertificateTable, DataStatus, Outcomes, ProbeError, RouteTable, Target, WarmError, WarmReport,
+};
 use platform_model::DeploymentId;
 
 use crate::components::Components;
@@ -15,7 +17,7 @@ use crate::data_dir::DataDir;
 use crate::engine::{Engine, Parts};
 use crate::keyring::Keyring;
 use crate::logs::Logs;
-use crate::sandbox::{BoxFuture, CompileFailure, Compiler, Sandboxes};
+use crate::sandbox::{BoxFuture, CompileFailure, Compiled, Compiler, Sandboxes};
 use crate::store::{Records, SledStore};
 
 /// Copies components; refuses those that begin with `bad`.
@@ -23,7 +25,7 @@ use crate::store::{Records, SledStore};
 pub(crate) struct Copier;
 
 impl Compiler for Copier {
-    fn compile(&self, component: &Path, folder: &Path) -> Result<PathBuf, CompileFailure> {
+    fn compile(&self, component: &Path, folder: &Path) -> Result<Compiled, CompileFailure> {
         let content = fs::read(component).map_err(|e| CompileFailure::Failed(e.to_string()))?;
         if content.starts_with(b"bad") {
             return Err(CompileFailure::Rejected {
@@ -32,8 +34,12 @@ impl Compiler for Copier {
             });
         }
         let artifact = folder.join(component.with_extension("cwasm").file_name().unwrap());
+        // "imports NAME NAME", as a stand-in for what a component imports.
+        let text = String::from_utf8_lossy(&content).into_owned();
+        let imports = text.strip_prefix("imports ").unwrap_or_default();
+        let imports = imports.split_whitespace().map(str::to_owned).collect();
         fs::write(&artifact, content).unwrap();
-        Ok(artifact)
+        Ok(Compiled { artifact, imports })
     }
 }
 
@@ -48,6 +54,10 @@ pub(crate) struct Remembered {
     pub(crate) warmed: Vec<DeploymentId>,
     /// Deployments that were discarded.
     pub(crate) discarded: Vec<DeploymentId>,
+    /// The table, as last published.
+    pub(crate) table: RouteTable,
+    /// How requests of deployments ended, as a test wants it.
+    pub(crate) outcomes: BTreeMap<DeploymentId, Outcomes>,
 }
 
 /// Sandboxes that only remember. An artifact that begins with `lazy` does not start.
@@ -71,6 +81,23 @@ impl Sandboxes for Memory {
         Box::pin(std::future::ready(answer))
     }
 
+    fn probe<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        _: &'a str,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<u16, ProbeError>> {
+        let sick = fs::read(&target.artifact).unwrap().starts_with(b"sick");
+        Box::pin(std::future::ready(Ok(if sick { 503 } else { 204 })))
+    }
+
+    fn outcomes(&self, target: &Target) -> Option<Outcomes> {
+        let remembered = self.0.lock().unwrap();
+        remembered.outcomes.get(&target.deployment).copied()
+    }
+
+    fn publish_certificates(&self, _: CertificateTable) {}
+
     fn discard(&self, target: &Target) {
         self.0.lock().unwrap().discarded.push(target.deployment);
     }
@@ -85,6 +112,7 @@ impl Sandboxes for Memory {
             remembered.env.insert(host.to_owned(), env.collect());
             remembered.routes.insert(host.to_owned(), target.deployment);
         }
+        remembered.table = table;
     }
 
     fn status(&self) -> BoxFuture<'_, DataStatus> {

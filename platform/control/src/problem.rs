@@ -10,7 +10,9 @@ use http::{HeaderValue, StatusCode};
 use platform_data::WarmError;
 use platform_model::Problem;
 
-use crate::engine::{DeployError, SecretError, SettingsError, TenantError, TokenError, Unexpected};
+use crate::engine::{
+    DeployError, ReleaseError, SecretError, SettingsError, TenantError, TokenError, Unexpected,
+};
 use crate::keyring::KeyringError;
 use crate::sandbox::CompileFailure;
 use crate::store::StoreError;
@@ -104,6 +106,20 @@ codes! {
     SecretUnreadable = INTERNAL_SERVER_ERROR, "secret-unreadable", "Secret cannot be opened";
     /// The node's key is not the node's to change.
     KeyForeign = CONFLICT, "key-from-environment", "Key comes from the environment";
+    /// The deployment wants more than the one that answers.
+    ApprovalNeeded = CONFLICT, "approval-needed", "Approval needed";
+    /// It did not answer its health check well.
+    HealthCheckFailed = UNPROCESSABLE_ENTITY, "health-check-failed", "Health check failed";
+    /// There is no deployment that it could be beside, or go back to.
+    NothingBefore = CONFLICT, "nothing-before", "No deployment before";
+    /// The deployment answers requests.
+    DeploymentAnswers = CONFLICT, "deployment-answers", "Deployment answers requests";
+    /// The shares are not possible.
+    TrafficInvalid = UNPROCESSABLE_ENTITY, "traffic-invalid", "Invalid traffic";
+    /// What is to be changed of an app is not possible.
+    AppInvalid = UNPROCESSABLE_ENTITY, "app-invalid", "Invalid app";
+    /// No canary is under way.
+    CanaryUnknown = NOT_FOUND, "canary-not-found", "No canary";
     /// No such deployment.
     DeploymentUnknown = NOT_FOUND, "deployment-not-found", "No such deployment";
     /// The tenant has no such component.
@@ -219,6 +235,9 @@ impl From<DeployError> for ApiError {
             DeployError::Warm(WarmError::Timeout(_)) => Code::StartTimeout,
             DeployError::Warm(WarmError::Unavailable(_)) => Code::VmUnavailable,
             DeployError::Warm(WarmError::Stopped) | DeployError::Stopping => Code::Stopping,
+            DeployError::Growth(..) => Code::ApprovalNeeded,
+            DeployError::Unhealthy(..) | DeployError::Sick(..) => Code::HealthCheckFailed,
+            DeployError::NoneYet => Code::NothingBefore,
             DeployError::Quota(_) => Code::QuotaExceeded,
             DeployError::NumberTaken(_) => Code::DeployConflict,
             DeployError::Tenant(error) => return error.into(),
@@ -238,6 +257,25 @@ impl From<TenantError> for ApiError {
             TenantError::Quotas(_) | TenantError::Policy(_) => Code::QuotasInvalid,
             TenantError::Unexpected(error) => return error.into(),
             TenantError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ReleaseError> for ApiError {
+    fn from(error: ReleaseError) -> Self {
+        let code = match error {
+            ReleaseError::AppUnknown(..) => Code::AppUnknown,
+            ReleaseError::DeploymentUnknown(..) => Code::DeploymentUnknown,
+            ReleaseError::NoneBefore => Code::NothingBefore,
+            ReleaseError::Answers(_) => Code::DeploymentAnswers,
+            ReleaseError::NoCanary => Code::CanaryUnknown,
+            ReleaseError::Traffic(_) => Code::TrafficInvalid,
+            ReleaseError::Changes(_) => Code::AppInvalid,
+            ReleaseError::Quota(_) => Code::QuotaExceeded,
+            ReleaseError::Unexpected(error) => return error.into(),
+            ReleaseError::Deploy(error) => return error.into(),
+            ReleaseError::Store(error) => return error.into(),
         };
         Self::new(code, error.to_string())
     }

@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use platform_data::metrics::DataMetrics;
-use platform_data::{DataPlane, DataStatus, RouteTable, Target, WarmError, WarmReport};
+use platform_data::{
+    CertificateTable, DataPlane, DataStatus, Outcomes, ProbeError, RouteTable, Target, WarmError,
+    WarmReport,
+};
 
 /// A future that a trait object gives.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -36,20 +41,40 @@ pub enum CompileFailure {
     Failed(String),
 }
 
+/// A component that was compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// The artifact.
+    pub artifact: PathBuf,
+    /// The interfaces that the component imports, without versions.
+    pub imports: Vec<String>,
+}
+
 /// Turns a component into an artifact.
 pub trait Compiler: Debug + Send + Sync + 'static {
-    /// Compiles the file `component` to a file in `folder`, or finds it there; the file. May take minutes: called
+    /// Compiles the file `component` to a file in `folder`, or finds it there. May take minutes: called
     /// where blocking is allowed.
     ///
     /// # Errors
     /// Why it is not compiled.
-    fn compile(&self, component: &Path, folder: &Path) -> Result<PathBuf, CompileFailure>;
+    fn compile(&self, component: &Path, folder: &Path) -> Result<Compiled, CompileFailure>;
 }
 
 /// Runs targets and leads requests to them.
 pub trait Sandboxes: Send + Sync + 'static {
     /// Starts a VM for a target; see [`DataPlane::warm`].
     fn warm(&self, target: Arc<Target>) -> BoxFuture<'_, Result<WarmReport, WarmError>>;
+    /// Asks a target for a path; see [`DataPlane::probe`].
+    fn probe<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        path: &'a str,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<u16, ProbeError>>;
+    /// How the requests of a target ended; see [`DataPlane::outcomes`].
+    fn outcomes(&self, target: &Target) -> Option<Outcomes>;
+    /// Serves certificates; see [`DataPlane::publish_certificates`].
+    fn publish_certificates(&self, table: CertificateTable);
     /// Stops the VM of a target that was not published; see [`DataPlane::discard`].
     fn discard(&self, target: &Target);
     /// Serves a table; see [`DataPlane::publish`].
@@ -63,6 +88,23 @@ pub trait Sandboxes: Send + Sync + 'static {
 impl Sandboxes for DataPlane {
     fn warm(&self, target: Arc<Target>) -> BoxFuture<'_, Result<WarmReport, WarmError>> {
         Box::pin(DataPlane::warm(self, target))
+    }
+
+    fn probe<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        path: &'a str,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<u16, ProbeError>> {
+        Box::pin(DataPlane::probe(self, target, path, time))
+    }
+
+    fn outcomes(&self, target: &Target) -> Option<Outcomes> {
+        DataPlane::outcomes(self, target)
+    }
+
+    fn publish_certificates(&self, table: CertificateTable) {
+        DataPlane::publish_certificates(self, table);
     }
 
     fn discard(&self, target: &Target) {

@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    AllowHost, AppName, DeploymentId, Digest, EnvError, Isolation, LimitError, Limits, Policy,
-    QuotaChanges, Quotas, Scale, ScaleError, SecretName, TenantName,
+    AllowHost, AppName, CanaryPlan, DeploymentId, Digest, EnvError, Growth, Isolation, LimitError,
+    Limits, Policy, PolicyError, QuotaChanges, Quotas, ReleaseError, Scale, ScaleError, SecretName,
+    TenantName, Traffic,
 };
 
 /// Most entries that a deployment's list of allowed hosts may have.
@@ -111,6 +112,55 @@ pub struct App {
     pub deployed_at: OffsetDateTime,
     /// How many deployments it has.
     pub deployments: u64,
+    /// Who answers how much.
+    pub traffic: Traffic,
+    /// What it may take at the router, over all its deployments.
+    pub policy: Policy,
+    /// How many of its last deployments are kept, besides those that answer.
+    pub keep: u32,
+}
+
+/// Deployments of an app that are kept where nothing else is said.
+pub const DEFAULT_KEEP: u32 = 20;
+
+/// Why an app is not changed so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppChangesError {
+    /// The policy.
+    #[error("policy: {0}")]
+    Policy(#[from] PolicyError),
+    /// How many deployments are kept.
+    #[error("keep is {0}: it may be from 1 to 1000")]
+    Keep(u32),
+}
+
+/// What is to be changed of an app: what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppChanges {
+    /// What it may take at the router: replaced as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// How many of its last deployments are kept, besides those that answer. Default 20; 1 to 1,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub keep: Option<u32>,
+}
+
+impl AppChanges {
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), AppChangesError> {
+        if let Some(policy) = &self.policy {
+            policy.check()?;
+        }
+        match self.keep {
+            Some(keep) if !(1..=1000).contains(&keep) => Err(AppChangesError::Keep(keep)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A deployment: a component with all that it runs with. It never changes.
@@ -147,6 +197,21 @@ pub struct Deployment {
     /// How many VMs it has.
     #[serde(default)]
     pub scale: Scale,
+    /// How many of 100 requests of the app it answers.
+    #[serde(default)]
+    pub weight: u8,
+    /// The URL that it alone answers at, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_url: Option<String>,
+    /// The path that it was asked for before it answered anybody, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// Interfaces that its component imports, without versions.
+    #[serde(default)]
+    pub imports: Vec<String>,
+    /// What it was approved to have more than the deployment that answered when it was made.
+    #[serde(default, skip_serializing_if = "Growth::is_empty")]
+    pub growth: Growth,
 }
 
 /// What an upload answers.
@@ -173,11 +238,15 @@ pub enum DeployRequestError {
     /// Too many hosts.
     #[error("allow_hosts has {0} entries, at most {MAX_ALLOW_HOSTS} are possible")]
     AllowHosts(usize),
+    /// How it is to come to answer.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
 }
 
 /// What is to be deployed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"digest": "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"})))]
 pub struct DeployRequest {
     /// A component that this tenant has uploaded.
     pub digest: Digest,
@@ -197,6 +266,22 @@ pub struct DeployRequest {
     /// How many VMs there are. The defaults where it is left out.
     #[serde(default)]
     pub scale: Scale,
+    /// A path that has to answer with a status from 200 to 399 before it answers anybody. Not asked by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// It answers under its own name only, `N--APP…`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub preview: bool,
+    /// It gets a growing part of the requests, as long as it does well. Everything at once by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryPlan>,
+    /// It may have more than the deployment that answers: hosts, interfaces, limits. Tokens of the role admin need not say so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub approve: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl DeployRequest {
@@ -210,6 +295,10 @@ impl DeployRequest {
             limits: Limits::default(),
             isolation: Isolation::default(),
             scale: Scale::default(),
+            health: None,
+            preview: false,
+            canary: None,
+            approve: false,
         }
     }
 
@@ -218,6 +307,15 @@ impl DeployRequest {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), DeployRequestError> {
+        if let Some(path) = &self.health {
+            crate::release::check_health(path)?;
+        }
+        if let Some(plan) = &self.canary {
+            plan.check()?;
+            if self.preview {
+                return Err(ReleaseError::PreviewAndCanary.into());
+            }
+        }
         crate::env::check(&self.env).map_err(DeployRequestError::Env)?;
         self.limits.check().map_err(DeployRequestError::Limits)?;
         self.scale.check().map_err(DeployRequestError::Scale)?;

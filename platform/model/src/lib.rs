@@ -30,6 +30,7 @@
 //! | [`log`], [`log_query`] | a line of an app's log, and which lines are wanted |
 //! | [`policy`] | what an app or a tenant may take at the router |
 //! | [`route`] | path prefixes and redirects |
+//! | [`release`] | how deployments come to answer, and what is remembered of it |
 //! | [`traffic`] | how requests are shared among deployments |
 //! | [`problem`] | RFC 9457 errors |
 
@@ -49,6 +50,7 @@ pub mod name;
 pub mod policy;
 pub mod problem;
 pub mod quotas;
+pub mod release;
 pub mod route;
 pub mod scale;
 mod schema;
@@ -61,7 +63,7 @@ pub mod traffic;
 pub use access::{Role, Scope};
 pub use allow_host::{AllowHost, AllowHostError};
 pub use api::{
-    App, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant,
+    App, AppChanges, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant,
     TenantChanges, Usage,
 };
 pub use audit::{Audit, Outcome};
@@ -75,6 +77,10 @@ pub use name::{AppName, DeploymentId, NameError, TenantName};
 pub use policy::{Policy, PolicyError, Rate};
 pub use problem::Problem;
 pub use quotas::{QuotaChanges, QuotaRangeError, Quotas};
+pub use release::{
+    AbortRule, Canary, CanaryPlan, Growth, LimitGrowth, PromoteRequest, Release, ReleaseAction,
+    ReleaseError, RollbackRequest,
+};
 pub use route::{PathPrefix, Redirect, RouteError};
 pub use scale::{Scale, ScaleError};
 pub use secret::Secret;

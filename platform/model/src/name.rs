@@ -154,6 +154,12 @@ impl AppName {
         }
     }
 
+    /// The host name that one deployment of the app alone answers to: `N--APP.localhost`.
+    #[must_use]
+    pub fn preview_host(&self, tenant: &TenantName, deployment: DeploymentId) -> String {
+        format!("{deployment}--{}", self.host(tenant))
+    }
+
     /// The URL that a client on this host uses, given the port that the node listens on.
     #[must_use]
     pub fn url(&self, tenant: &TenantName, port: u16) -> String {

@@ -8,6 +8,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::schema::{schema, text};
 
 /// Longest prefix, and longest target of a redirect, in bytes.
 const MAX_LENGTH: usize = 1024;
@@ -136,8 +139,18 @@ impl<'de> Deserialize<'de> for PathPrefix {
     }
 }
 
+schema!(
+    PathPrefix,
+    "PathPrefix",
+    text(
+        "A prefix of paths: `/` for all of them, or segments such as `/api/v1` for that path and those below it.",
+        "^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$",
+        "/api"
+    )
+);
+
 /// An answer that sends the client elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redirect {
     /// Where to: a URL of `http` or `https`, or a path of the same host.

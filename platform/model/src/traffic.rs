@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use utoipa::ToSchema;
+
 use crate::DeploymentId;
+use crate::schema::{schema, text};
 
 /// Most deployments that may share an app's requests.
 pub const MAX_SHARES: usize = 8;
@@ -40,12 +43,13 @@ pub enum TrafficError {
 }
 
 /// The part of an app's requests that one deployment answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
     /// The deployment.
     pub deployment: DeploymentId,
     /// How many of 100 requests it answers; 1 to 100.
+    #[schema(minimum = 1, maximum = 100)]
     pub weight: u8,
 }
 
@@ -99,11 +103,23 @@ impl<'de> Deserialize<'de> for Sticky {
     }
 }
 
+schema!(
+    Sticky,
+    "Sticky",
+    text(
+        "By what a client is known again: header:NAME, or cookie:NAME, which the router sets where it is not there.",
+        "^(header|cookie):[A-Za-z0-9_-]{1,64}$",
+        "cookie:session"
+    )
+);
+
 /// The deployments that answer an app's requests.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"shares": [{"deployment": 1, "weight": 100}]})))]
 pub struct Traffic {
     /// Who answers how much; the weights add up to 100.
+    #[schema(min_items = 1, max_items = 8)]
     pub shares: Vec<Share>,
     /// How a client stays with one deployment. Not at all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,9 @@ use wasmtime::Engine;
 /// File name extension of artifacts.
 pub const EXTENSION: &str = "cwasm";
 
+/// File name extension of what is kept beside an artifact: what its component imports.
+pub const IMPORTS_EXTENSION: &str = "imports";
+
 /// The key of a component's artifact: 64 hexadecimal digits, from the component's SHA-256 digest, the wasmtime
 /// version, every setting that code depends on, and the processor features in use.
 pub fn key(engine: &Engine, component: &[u8; 32]) -> String {

@@ -3,6 +3,7 @@
 //! It opens no file and needs none, so whatever takes it over finds three descriptors and no way to more.
 
 use crate::error::{Rejection, clipped};
+use crate::imports::imports;
 use crate::inspect::{MAX_COMPONENT_BYTES, MAX_MEMORIES, inspect};
 use crate::parent::CompileReport;
 use rustix::process::Pid;
@@ -43,11 +44,12 @@ pub fn child_main(args: &[String]) -> ExitCode {
     let begun = Instant::now();
     let answer = match confine(args) {
         Ok(network) => match compile_streams() {
-            Ok(artifact_bytes) => Answer::Done(CompileReport {
+            Ok((artifact_bytes, imports)) => Answer::Done(CompileReport {
                 milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
                 artifact_bytes,
                 peak_memory_bytes: peak_memory(),
                 without_network: network,
+                imports,
             }),
             Err(answer) => answer,
         },
@@ -93,8 +95,8 @@ fn confine(args: &[String]) -> Result<bool, String> {
     Ok(confinement.network)
 }
 
-/// Compiles standard input to standard output; bytes written.
-fn compile_streams() -> Result<u64, Answer> {
+/// Compiles standard input to standard output; bytes written, and what the component imports.
+fn compile_streams() -> Result<(u64, Vec<String>), Answer> {
     let failed = |error: std::io::Error| match error.raw_os_error() {
         Some(number) => Answer::Io(number),
         None => Answer::Failed(error.to_string()),
@@ -108,7 +110,7 @@ fn compile_streams() -> Result<u64, Answer> {
     stream(std::io::stdout().as_fd())
         .and_then(|mut output| output.write_all(&artifact))
         .map_err(failed)?;
-    Ok(artifact.len() as u64)
+    Ok((artifact.len() as u64, imports(&bytes)))
 }
 
 fn stream(fd: BorrowedFd<'_>) -> std::io::Result<File> {

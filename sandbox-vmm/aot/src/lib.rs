@@ -13,7 +13,7 @@
 //!
 //! # Modules
 //! [`config`](mod@config): the engine's configuration, the contract with the guest. `features`: the processor features that
-//! code may use. `inspect`: what a component imports, exports and
+//! code may use. `imports`: which interfaces a component imports. `inspect`: what a component imports, exports and
 //! holds. `world`: what the guest implements. `child`: the compiler process. `parent`: starts and watches it. `cache`:
 //! names of artifacts. `error`: all that can be wrong.
 
@@ -22,6 +22,7 @@ mod child;
 pub mod config;
 mod error;
 mod features;
+mod imports;
 mod inspect;
 mod parent;
 mod world;

@@ -61,6 +61,10 @@ pub struct CompileReport {
     pub peak_memory_bytes: Option<u64>,
     /// Whether the compiler was cut off from the network.
     pub without_network: bool,
+    /// The interfaces that the component imports, without versions, in order. Said by a process that read hostile bytes:
+    /// good for telling people, not for deciding what a component may.
+    #[serde(default)]
+    pub imports: Vec<String>,
 }
 
 /// A compiled component, on disk.
@@ -72,6 +76,8 @@ pub struct Artifact {
     pub key: String,
     /// What making it took; `None` if it was there already.
     pub report: Option<CompileReport>,
+    /// See [`CompileReport::imports`]; kept beside the artifact, in `KEY.imports`.
+    pub imports: Vec<String>,
 }
 
 /// Compiles the component in a file to an artifact in a folder, unless it is there already.
@@ -104,11 +110,15 @@ pub fn compile(
         &digest(&mut input).map_err(io("read the component"))?,
     );
     let path = out_dir.join(format!("{key}.{}", cache::EXTENSION));
-    if path.try_exists().map_err(io("look for the artifact"))? {
+    let beside = path.with_extension(cache::IMPORTS_EXTENSION);
+    if path.try_exists().map_err(io("look for the artifact"))?
+        && let Some(imports) = read_imports(&beside)
+    {
         return Ok(Artifact {
             path,
             key,
             report: None,
+            imports,
         });
     }
     let output = tempfile::Builder::new()
@@ -121,6 +131,8 @@ pub fn compile(
         output.as_file(),
         limits,
     )?;
+    // First, so that an artifact is never without it.
+    write_imports(out_dir, &beside, &report.imports).map_err(io("write the imports"))?;
     output
         .as_file()
         .sync_all()
@@ -131,11 +143,28 @@ pub fn compile(
     File::open(out_dir)
         .and_then(|folder| folder.sync_all())
         .map_err(io("write the artifact's folder to disk"))?;
+    let imports = report.imports.clone();
     Ok(Artifact {
         path,
         key,
         report: Some(report),
+        imports,
     })
+}
+
+/// What is kept beside an artifact; none where it cannot be read, and then the artifact is made anew.
+fn read_imports(path: &Path) -> Option<Vec<String>> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn write_imports(folder: &Path, path: &Path, imports: &[String]) -> std::io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(folder)?;
+    serde_json::to_writer(&mut file, imports)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 fn digest(file: &mut File) -> std::io::Result<[u8; 32]> {

@@ -93,12 +93,13 @@ fn compiles(folder: &Path) {
         );
     }
     let again = run(folder, &bytes, &CompileLimits::default()).expect("found");
+    assert_eq!(again.imports, first.imports);
     assert_eq!(
         (again.path, again.key, again.report),
         (first.path, first.key, None)
     );
-    // The component and its artifact; nothing unfinished.
-    assert_eq!(files(folder), 2);
+    // The component, its artifact and what it imports; nothing unfinished.
+    assert_eq!(files(folder), 3);
 }
 
 fn rejections(folder: &Path) {

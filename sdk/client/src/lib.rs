@@ -12,6 +12,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`client`] | the operations |
+//! | [`releases`] | the operations on who answers for an app |
 //! | [`access`] | the operations on tenants' quotas, tokens and the audit log |
 //! | [`settings`] | the operations on configuration and secrets |
 //! | [`error`] | what can go wrong, and whose turn it is then |
@@ -25,6 +26,7 @@ pub mod access;
 pub mod client;
 pub mod error;
 pub mod logs;
+pub mod releases;
 pub mod settings;
 pub mod timing;
 mod transport;

@@ -2,13 +2,14 @@
 
 pub(crate) mod access;
 pub(crate) mod limits;
+pub(crate) mod release;
 pub(crate) mod scale;
 pub(crate) mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use platform_model::{
     AllowHost, AppName, DeploymentId, EnvError, EnvVar, Isolation, LogStreams, LogTime, TenantName,
@@ -16,6 +17,9 @@ use platform_model::{
 
 use crate::args::access::{AuditArgs, TenantCommand, TokenCommand};
 use crate::args::limits::LimitArgs;
+use crate::args::release::{
+    CanaryArgs, HistoryArgs, PromoteArgs, ReleaseArgs, RollbackArgs, SplitArgs,
+};
 use crate::args::scale::ScaleArgs;
 use crate::args::settings::{ConfigCommand, SecretCommand};
 use crate::failure::exit;
@@ -68,16 +72,32 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Start a node here, deploy a sample app to it and ask it for an answer
     Quickstart(QuickstartArgs),
-    /// Deploy a component: upload, compile, start, switch over
+    /// Make a folder with an app that can be deployed
+    New(NewArgs),
+    /// Write a manifest, cloister.toml, for a component that is there
+    Init(InitArgs),
+    /// Show what a deploy of the manifest would change
+    Diff(DiffArgs),
+    /// Deploy a component, or the apps of the manifest: upload, compile, start, switch over
     Deploy(Box<DeployArgs>),
     /// List the apps
     Apps(AppsArgs),
     /// List the deployments of an app
     Deployments(AppArgs),
+    /// Let an older deployment answer again, or give up the canary that is under way
+    Rollback(RollbackArgs),
+    /// Let one deployment answer all requests of an app
+    Promote(PromoteArgs),
+    /// Share the requests of an app among deployments, or show how they are shared
+    Split(SplitArgs),
+    /// Show how the canary of an app does, or give it up
+    Canary(CanaryArgs),
+    /// Show who answered when, by whom and why
+    History(HistoryArgs),
     /// Print what an app wrote to its standard output and error, and the requests that it answered
     Logs(LogsArgs),
-    /// Delete an app with all its deployments
-    Delete(AppArgs),
+    /// Delete an app with all its deployments, or one deployment
+    Delete(DeleteArgs),
     /// Set, list and take out variables that every deployment of an app sees
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -133,6 +153,16 @@ pub(crate) struct AppArgs {
     pub(crate) tenant: TenantName,
 }
 
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) app: AppArgs,
+    /// Only this deployment, which must not answer for the app
+    #[arg(long, short, value_name = "N")]
+    pub(crate) deployment: Option<DeploymentId>,
+}
+
 /// `apps`.
 #[derive(Debug, Args)]
 pub(crate) struct AppsArgs {
@@ -181,32 +211,96 @@ pub(crate) struct LogsArgs {
 /// `deploy`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: cloister deploy hello.wasm --app hello --env GREETING=Hi --allow-host api.example.com:443"
+    after_help = "Examples: cloister deploy hello.wasm --app hello --env GREETING=Hi --allow-host api.example.com:443\n          \
+                  cloister deploy        # the apps of ./cloister.toml"
 )]
 pub(crate) struct DeployArgs {
-    /// The component: a file that `wasmtime serve` would take
-    #[arg(value_name = "X.wasm")]
-    pub(crate) component: PathBuf,
-    /// The app that it is deployed as; it becomes a part of its host name
+    /// The component: a file that `wasmtime serve` would take. Without one the apps of the manifest are deployed
+    #[arg(value_name = "X.wasm", requires = "app")]
+    pub(crate) component: Option<PathBuf>,
+    /// The app that it is deployed as; it becomes a part of its host name. Of a manifest only this app
     #[arg(long, short, value_name = "NAME")]
-    pub(crate) app: AppName,
-    /// The tenant that the app belongs to; created where it does not exist
-    #[arg(long, short, default_value_t)]
-    pub(crate) tenant: TenantName,
+    pub(crate) app: Option<AppName>,
+    /// The tenant that the app belongs to; created where it does not exist [default: that of the manifest, or default]
+    #[arg(long, short)]
+    pub(crate) tenant: Option<TenantName>,
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    /// Do not run the commands of the manifest that build components
+    #[arg(long, conflicts_with = "component", help_heading = "Manifest")]
+    pub(crate) no_build: bool,
     /// A variable that the component sees; without =VALUE the value is that of this environment
-    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable)]
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = variable, requires = "component")]
     pub(crate) env: Vec<EnvVar>,
     /// A host that the component may call; without a port every port of it. None by default
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", requires = "component")]
     pub(crate) allow_host: Vec<AllowHost>,
     /// How much requests are kept apart: instance (a fresh instance each), vm (a VM that is put back to its template after
     /// each; vm:N after N), reuse (an instance has several; reuse:N, reuse:N,Ts)
     #[arg(long, value_name = "MODE", default_value_t, help_heading = "Isolation")]
     pub(crate) isolation: Isolation,
     #[command(flatten)]
+    pub(crate) release: ReleaseArgs,
+    #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) scale: ScaleArgs,
+}
+
+/// The manifest.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Manifest")]
+pub(crate) struct ManifestArgs {
+    /// The manifest
+    #[arg(long, value_name = "FILE", default_value = crate::manifest::FILE)]
+    pub(crate) manifest: PathBuf,
+}
+
+/// `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    /// Only this app
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) app: Option<AppName>,
+    /// The tenant that the apps belong to [default: that of the manifest]
+    #[arg(long, short)]
+    pub(crate) tenant: Option<TenantName>,
+}
+
+/// What a new app begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Template {
+    /// A crate in Rust with a script that builds it.
+    Rust,
+    /// A component that is built already.
+    Hello,
+}
+
+/// `new`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cloister new shop && cd shop && cloister deploy")]
+pub(crate) struct NewArgs {
+    /// The app's name, and that of the folder that is made
+    pub(crate) app: AppName,
+    /// What it begins with: a crate in Rust, or a component that is built already
+    #[arg(long, value_enum, default_value_t = Template::Rust)]
+    pub(crate) template: Template,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The component: the file that is to be deployed
+    #[arg(value_name = "X.wasm")]
+    pub(crate) component: PathBuf,
+    /// The app's name
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) app: AppName,
+    /// A command for `sh` that makes the component
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) build: Option<String>,
 }
 
 /// `quickstart`.
@@ -291,7 +385,8 @@ mod tests {
             "cloister deploy x.wasm --app shop --tenant acme --env A=b=c --env B= --allow-host example.com:443 \
              --allow-host 10.0.0.1 --memory 64MiB --cpu-ms 500 --wall 30s --scratch 1MiB",
         );
-        assert_eq!((args.app.as_str(), args.tenant.as_str()), ("shop", "acme"));
+        assert_eq!(args.app, "shop".parse().ok());
+        assert_eq!(args.tenant, "acme".parse().ok());
         assert_eq!(
             (args.env[0].name.as_str(), args.env[0].value.as_str()),
             ("A", "b=c")
@@ -307,7 +402,7 @@ mod tests {
     #[test]
     fn a_deploy_with_little() {
         let args = deploy("cloister deploy x.wasm --app a");
-        assert!(args.tenant.is_default());
+        assert_eq!(args.tenant, None);
         assert_eq!(args.limits.limits(), platform_model::Limits::default());
     }
 
@@ -315,7 +410,7 @@ mod tests {
     fn mistakes_are_told_before_anything_is_sent() {
         for (line, what) in [
             ("cloister deploy x.wasm", "--app"),
-            ("cloister deploy --app a", "X.wasm"),
+            ("cloister deploy --app a --env A=b", "X.wasm"),
             ("cloister deploy x.wasm --app ../etc", "a-z, 0-9"),
             ("cloister deploy x.wasm --app a --tenant Acme", "a-z, 0-9"),
             (

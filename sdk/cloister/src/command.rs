@@ -6,9 +6,12 @@ mod completions;
 mod delete;
 mod deploy;
 mod deployments;
+mod diff;
 mod logs;
 mod man;
 mod metrics;
+mod new;
+mod releases;
 mod session;
 mod settings;
 mod status;
@@ -30,9 +33,17 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Doctor(args) => doctor::run(args, global, terminal).await,
         Command::Man { folder } => man::run(folder, terminal),
         Command::Completions { shell } => completions::run(*shell, terminal),
+        Command::New(args) => new::new(args, terminal),
+        Command::Init(args) => new::init(args, terminal),
+        Command::Diff(args) => diff::run(args, &client(global)?, terminal).await,
         Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
         Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,
         Command::Deployments(args) => deployments::run(args, &client(global)?, terminal).await,
+        Command::Rollback(args) => releases::rollback(args, &client(global)?, terminal).await,
+        Command::Promote(args) => releases::promote(args, &client(global)?, terminal).await,
+        Command::Split(args) => releases::split(args, &client(global)?, terminal).await,
+        Command::Canary(args) => releases::canary(args, &client(global)?, terminal).await,
+        Command::History(args) => releases::history(args, &client(global)?, terminal).await,
         Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
         Command::Config(args) => settings::config(args, &client(global)?, terminal).await,
@@ -56,4 +67,13 @@ fn short(digest: platform_model::Digest) -> String {
         .chars()
         .take("sha256:".len() + 12)
         .collect()
+}
+
+/// A column is never empty, so that columns can be counted.
+fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
 }

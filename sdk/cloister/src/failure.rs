@@ -10,6 +10,7 @@ use platform_model::token::TokenRequestError;
 use sdk_client::ClientError;
 
 use crate::credentials::CredentialsError;
+use crate::manifest::ManifestError;
 use crate::quickstart::QuickstartError;
 use crate::terminal::{Terminal, Tone, printable};
 
@@ -75,6 +76,9 @@ pub(crate) enum CliError {
     /// What is to be deployed cannot be.
     #[error("{0}")]
     Request(#[from] DeployRequestError),
+    /// The manifest, or what it names.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The async runtime cannot be started.
     #[error("the async runtime cannot be started")]
     Runtime(#[source] std::io::Error),
@@ -115,7 +119,11 @@ impl CliError {
         match self {
             Self::Client(error) => client_code(error),
             Self::TokenFile { .. } | Self::Credentials(_) => exit::AUTH,
-            Self::Request(_) | Self::Token(_) | Self::NoValue(_) => exit::USAGE,
+            Self::Manifest(ManifestError::Build { .. } | ManifestError::Write { .. }) => {
+                exit::FAILURE
+            }
+            Self::Manifest(ManifestError::Secrets { .. }) => exit::REFUSED,
+            Self::Request(_) | Self::Manifest(_) | Self::Token(_) | Self::NoValue(_) => exit::USAGE,
             Self::Doctor(_) => exit::HOST,
             Self::Quickstart(QuickstartError::Host(_)) => exit::HOST,
             Self::Quickstart(_)

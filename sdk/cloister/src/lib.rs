@@ -19,6 +19,7 @@
 //! | `doctor` | whether this host can be a node |
 //! | `quickstart` | a node, an app and an answer in one command |
 //! | [`failure`] | errors and exit codes |
+//! | `manifest` | `cloister.toml`, and its schema |
 //! | `terminal`, `table`, `quantity` | how things are shown |
 
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ mod credentials;
 mod doctor;
 pub mod failure;
 mod input;
+mod manifest;
 mod quantity;
 mod quickstart;
 mod table;

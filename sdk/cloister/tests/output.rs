@@ -38,6 +38,7 @@ fn app() -> Value {
         "tenant": "acme", "app": "shop", "deployment": 2, "digest": Digest::from_sha256(DIGEST),
         "url": "http://shop.acme.localhost:7380/", "created_at": "2026-01-02T03:04:05Z",
         "deployed_at": "2026-01-02T03:04:05Z", "deployments": 2,
+        "traffic": {"shares": [{"deployment": 2, "weight": 100}]}, "policy": {}, "keep": 20,
     })
 }
 
@@ -506,4 +507,81 @@ fn a_reader_that_goes_away_is_no_error() {
         .unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(text, "");
+}
+
+#[test]
+fn a_new_app_is_deployed_from_its_manifest() {
+    let node = FakeNode::start();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |line: &str, folder: &Path| {
+        let mut command = cloister(line);
+        command.env("CLOISTER_URL", &node.url);
+        command.env("CLOISTER_TOKEN", "right");
+        command.current_dir(folder).output().unwrap()
+    };
+    let made = run("new blog --template hello", folder.path());
+    assert!(made.status.success(), "{made:?}");
+    let again = run("new blog", folder.path());
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    let blog = folder.path().join("blog");
+    let manifest = blog.join("cloister.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let more =
+        "health = \"/\"\nbuild = \"echo built >built && echo said\"\nlimits = { cpu_ms = 7 }\n";
+    std::fs::write(&manifest, text + more).unwrap();
+    let diff = run("diff --json", &blog);
+    let diff: Value = serde_json::from_slice(&diff.stdout).unwrap();
+    assert_eq!(
+        (&diff[0]["app"], &diff[0]["new"]),
+        (&json!("blog"), &json!(true))
+    );
+    let deployed = run("deploy --json --yes", &blog);
+    assert!(deployed.status.success(), "{deployed:?}");
+    // What a build prints is not output of the command.
+    let output: Value = serde_json::from_slice(&deployed.stdout).unwrap();
+    assert_eq!(output[0]["deployment"], 7);
+    assert!(blog.join("built").exists());
+    let sent = node.deployed.lock().unwrap().pop().unwrap();
+    let expected = (&json!("/"), &json!(7), &json!(true));
+    assert_eq!(
+        (&sent["health"], &sent["limits"]["cpu_ms"], &sent["approve"]),
+        expected
+    );
+    std::fs::write(
+        &manifest,
+        "[app.blog]\ncomponent = 'app.wasm'\nhealthz = '/'",
+    )
+    .unwrap();
+    let wrong = run("deploy", &blog);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        stderr(&wrong).contains("did you mean \"health\"?"),
+        "{}",
+        stderr(&wrong)
+    );
+    let missing = run("deploy", folder.path());
+    assert!(
+        stderr(&missing).contains("cloister init"),
+        "{}",
+        stderr(&missing)
+    );
+    let flags = run("deploy --memory 64MiB", &blog);
+    assert!(
+        stderr(&flags).contains("in the manifest"),
+        "{}",
+        stderr(&flags)
+    );
+}
+
+#[test]
+fn init_writes_a_manifest_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = || {
+        let mut command = cloister("init out/app.wasm --app shop");
+        command.current_dir(folder.path()).output().unwrap()
+    };
+    assert!(init().status.success());
+    let text = std::fs::read_to_string(folder.path().join("cloister.toml")).unwrap();
+    assert_eq!(text, "[app.shop]\ncomponent = \"out/app.wasm\"\n");
+    assert_eq!(init().status.code(), Some(2));
 }

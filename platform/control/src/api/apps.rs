@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
-use platform_model::{App, AppName, List, Scope, TenantName};
+use platform_model::{App, AppChanges, AppName, List, Scope, TenantName};
 
 use super::Api;
 use super::auth::Principal;
-use super::etag::Tagged;
-use super::input::{OfApp, OfTenant, QueryOf};
+use super::etag::{IfMatch, Tagged};
+use super::input::{JsonOf, OfApp, OfTenant, QueryOf};
 use super::page::PageQuery;
 use super::tenants;
 use crate::engine::Origin;
@@ -79,6 +79,31 @@ pub(super) async fn get(
         .await?;
     let (revision, (record, deployment)) = found.ok_or_else(|| unknown(&tenant, &app))?;
     Ok(Tagged(revision, api.app_of(record, deployment)))
+}
+
+/// Changes what an app may take, and how many deployments of it are kept.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{tenant}/apps/{app}", tag = "apps", operation_id = "change_app", params(OfApp, IfMatch),
+    request_body = AppChanges,
+    responses((status = 200, description = "The app as it is now.", body = App,
+        headers(("etag" = String, description = "Its state."))))
+)]
+pub(super) async fn change(
+    State(api): State<Api>,
+    OfApp(tenant, app): OfApp,
+    IfMatch(expected): IfMatch,
+    origin: Origin,
+    JsonOf(changes): JsonOf<AppChanges>,
+) -> Result<Tagged<App>, ApiError> {
+    let changed = api
+        .engine
+        .change_app(&origin, &tenant, &app, expected, changes);
+    let Stored { record, revision } = changed.await?;
+    let found = api
+        .engine
+        .ask(move |records| Ok(with_deployments(records, [record])?.pop()));
+    let found = found.await?.ok_or_else(|| unknown(&tenant, &app))?;
+    Ok(Tagged(revision, api.app_of(found.0, found.1)))
 }
 
 /// Deletes an app with its deployments and its log.
@@ -159,6 +184,9 @@ impl Api {
     fn app_of(&self, record: AppRecord, deployment: DeploymentRecord) -> App {
         App {
             url: self.engine.url(&record.tenant, &record.app),
+            traffic: record.traffic(),
+            keep: record.keep(),
+            policy: record.policy,
             tenant: record.tenant,
             app: record.app,
             deployment: record.active,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use http::{HeaderName, StatusCode};
-use platform_model::{DeployRequest, Deployment, DeploymentId, List};
+use platform_model::{DeployRequest, Deployment, List, Role};
 
 use super::Api;
 use super::apps;
+use super::auth::Principal;
 use super::input::{JsonOf, OfApp, OfDeployment, QueryOf};
 use super::page::PageQuery;
 use crate::engine::{Deployed, Origin};
@@ -30,6 +31,9 @@ pub(super) const PROBLEMS: &[Code] = &[
     Code::QuotaExceeded,
     Code::SecretUnreadable,
     Code::DeployConflict,
+    Code::ApprovalNeeded,
+    Code::HealthCheckFailed,
+    Code::NothingBefore,
     Code::Stopping,
 ];
 
@@ -53,13 +57,13 @@ pub(super) async fn list(
         .ask(move |records| {
             let page = records.page(&of, query.after.as_deref(), query.limit())?;
             let app = records.get(&key)?;
-            Ok(app.map(|app| (app.record.active, page)))
+            Ok(app.map(|app| (app.record, page)))
         })
         .await?;
-    let (active, page) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
+    let (found, page) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
     let items = page.items.into_iter();
     let items = items
-        .map(|stored| api.deployment_of(stored.record, active))
+        .map(|stored| api.deployment_of(stored.record, &found))
         .collect();
     let next = page.next;
     Ok(Json(List { items, next }))
@@ -84,18 +88,36 @@ pub(super) async fn get(
         .ask(move |records| {
             let deployment = records.get(&key)?.map(|stored| stored.record);
             let app = records.get(&of)?;
-            Ok(app.map(|app| (app.record.active, deployment)))
+            Ok(app.map(|app| (app.record, deployment)))
         })
         .await?;
-    let (active, record) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
+    let (found, record) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
     let record = record.ok_or_else(|| {
         let detail = format!("the app {app} has no deployment {number}");
         ApiError::new(Code::DeploymentUnknown, detail)
     })?;
-    Ok(Json(api.deployment_of(record, active)))
+    Ok(Json(api.deployment_of(record, &found)))
 }
 
-/// Deploys: compiles, starts, and switches over. `server-timing` tells what the steps took, in milliseconds.
+/// Deletes a deployment that does not answer for its app.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}/apps/{app}/deployments/{deployment}", tag = "apps",
+    operation_id = "delete_deployment", params(OfDeployment),
+    responses((status = 204, description = "It is deleted."))
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    OfDeployment(tenant, app, number): OfDeployment,
+    origin: Origin,
+) -> Result<StatusCode, ApiError> {
+    api.engine
+        .delete_deployment(&origin, &tenant, &app, number)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deploys: compiles, starts, asks for its health where that is wanted, and switches over, or makes it a preview or a canary.
+/// A token of the role deploy has to `approve` where it wants more than the deployment that answers. `server-timing` tells what the steps took, in milliseconds.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/apps/{app}/deployments", tag = "apps", operation_id = "create_deployment",
     params(OfApp), request_body = DeployRequest,
@@ -105,9 +127,11 @@ pub(super) async fn get(
 pub(super) async fn create(
     State(api): State<Api>,
     OfApp(tenant, app): OfApp,
+    Extension(principal): Extension<Principal>,
     origin: Origin,
-    JsonOf(request): JsonOf<DeployRequest>,
+    JsonOf(mut request): JsonOf<DeployRequest>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Deployment>), ApiError> {
+    request.approve |= principal.role == Role::Admin;
     let deployed = api.engine.deploy(origin, tenant, app, request).await?;
     let timing = [(SERVER_TIMING, server_timing(&deployed))];
     Ok((StatusCode::CREATED, timing, Json(api.deployed(deployed))))
@@ -126,29 +150,38 @@ fn server_timing(deployed: &Deployed) -> String {
 }
 
 impl Api {
-    /// A deployment that has just been made, and answers.
+    /// A deployment that has just been made.
     pub(super) fn deployed(&self, deployed: Deployed) -> Deployment {
-        let active = deployed.record.deployment;
-        self.deployment_of(deployed.record, active)
+        self.deployment_of(deployed.record, &deployed.app)
     }
 
-    fn deployment_of(&self, record: DeploymentRecord, active: DeploymentId) -> Deployment {
+    fn deployment_of(&self, record: DeploymentRecord, app: &AppRecord) -> Deployment {
         let names = record.env.into_keys().chain(record.config.into_keys());
         let names: BTreeSet<_> = names.collect();
+        let (tenant, number) = (&record.tenant, record.deployment);
+        let traffic = app.traffic();
+        let shares = traffic.shares.iter();
+        let share = shares.filter(|share| share.deployment == number);
+        let preview = app.previews.contains(&number);
         Deployment {
-            url: self.engine.url(&record.tenant, &record.app),
+            url: self.engine.url(tenant, &record.app),
+            active: app.active == number,
+            weight: share.map(|share| share.weight).next().unwrap_or(0),
+            preview_url: preview.then(|| self.engine.preview_url(tenant, &record.app, number)),
             tenant: record.tenant,
             app: record.app,
             deployment: record.deployment,
             digest: record.digest,
             created_at: record.created_at,
-            active: record.deployment == active,
             env: names.into_iter().collect(),
             secrets: record.secrets,
             allow_hosts: record.allow_hosts,
             limits: record.limits,
             isolation: record.isolation,
             scale: record.scale,
+            health: record.health,
+            imports: record.imports.unwrap_or_default(),
+            growth: record.growth,
         }
     }
 }

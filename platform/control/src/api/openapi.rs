@@ -28,6 +28,7 @@ const COPY: &str = include_str!("../../openapi.json");
         (name = "node", description = "The node itself."),
         (name = "access", description = "Tenants, tokens, the audit log."),
         (name = "apps", description = "Components, apps, deployments, logs."),
+        (name = "releases", description = "Who answers for an app: traffic, rollback, canary, history."),
         (name = "settings", description = "Configuration and secrets of apps."),
     )
 )]

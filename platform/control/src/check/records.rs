@@ -6,9 +6,9 @@ use platform_model::{AppName, TenantName};
 
 use super::Report;
 use crate::store::records::{
-    AppRecord, AuditRecord, ComponentRecord, DeploymentRecord, IdempotencyRecord, LastRecord, Page,
-    Prefix, Record, SecretRecord, SettingsRecord, Stored, TenantAuditRecord, TenantRecord,
-    TokenRecord, UsageRecord,
+    AppRecord, AuditRecord, CanaryRecord, ComponentRecord, DeploymentRecord, HistoryRecord,
+    IdempotencyRecord, LastRecord, Page, Prefix, Record, SecretRecord, SettingsRecord, Stored,
+    TenantAuditRecord, TenantRecord, TokenRecord, UsageRecord,
 };
 use crate::store::{Records, StoreError};
 
@@ -30,6 +30,8 @@ pub(super) struct Content {
     pub(super) tenant_audits: Vec<Stored<TenantAuditRecord>>,
     pub(super) audits: Vec<Stored<AuditRecord>>,
     pub(super) requests: Vec<Stored<IdempotencyRecord>>,
+    pub(super) history: Vec<Stored<HistoryRecord>>,
+    pub(super) canaries: Vec<Stored<CanaryRecord>>,
 }
 
 impl Content {
@@ -48,6 +50,8 @@ impl Content {
             tenant_audits: all(records)?,
             audits: all(records)?,
             requests: all(records)?,
+            history: all(records)?,
+            canaries: all(records)?,
         })
     }
 
@@ -66,6 +70,8 @@ impl Content {
             self.tenant_audits.len(),
             self.audits.len(),
             self.requests.len(),
+            self.history.len(),
+            self.canaries.len(),
         ];
         counts.iter().sum::<usize>() as u64
     }
@@ -90,6 +96,7 @@ pub(super) fn check(content: &Content, report: &mut Report) {
     tenants_are_there(content, report);
     apps(content, report);
     deployments(content, report);
+    releases(content, report);
     secrets(content, report);
     usages(content, report);
 }
@@ -146,12 +153,11 @@ fn apps(content: &Content, report: &mut Report) {
     for Stored { record, .. } in &content.apps {
         let of = (&record.tenant, &record.app);
         let has = numbers.get(&of).unwrap_or(&none);
-        if !has.contains(&record.active.0) {
-            let why = format!(
-                "it points at deployment {}, which is not there",
-                record.active
-            );
-            report.problem(key(record), why);
+        for number in record.answering().into_iter().chain([record.active]) {
+            if !has.contains(&number.0) {
+                let why = format!("it points at deployment {number}, which is not there");
+                report.problem(key(record), why);
+            }
         }
         if record.deployments != has.len() as u64 {
             let (says, are) = (record.deployments, has.len());
@@ -172,6 +178,28 @@ fn apps(content: &Content, report: &mut Report) {
     for ((tenant, app), has) in numbers {
         let why = format!("{} deployment(s) of an app that is not there", has.len());
         report.problem(format!("deployment/{tenant}/{app}"), why);
+    }
+}
+
+/// History and canaries are of apps that are there, and a canary answers its part.
+fn releases(content: &Content, report: &mut Report) {
+    let apps = content.apps.iter().map(|app| &app.record);
+    let apps: BTreeMap<_, _> = apps.map(|app| ((&app.tenant, &app.app), app)).collect();
+    for Stored { record, .. } in &content.history {
+        if !apps.contains_key(&(&record.tenant, &record.app)) {
+            report.problem(key(record), "its app is not there".to_owned());
+        }
+    }
+    for Stored { record, .. } in &content.canaries {
+        match apps.get(&(&record.tenant, &record.app)) {
+            None => report.problem(key(record), "its app is not there".to_owned()),
+            Some(app) if app.traffic() != record.traffic() => {
+                let (has, wants) = (app.traffic(), record.traffic());
+                let why = format!("it is to share {wants}, and its app has {has}");
+                report.problem(key(record), why);
+            }
+            Some(_) => {}
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use platform_model::{AppName, TenantName};
 
 use super::usage::{self, Cost};
-use super::{DeployError, Engine, Origin, lock};
+use super::{DeployError, Engine, Origin};
 use crate::store::Change;
 use crate::store::records::{
-    AppRecord, DeploymentRecord, LastRecord, SecretRecord, SettingsRecord,
+    AppRecord, CanaryRecord, DeploymentRecord, HistoryRecord, LastRecord, SecretRecord,
+    SettingsRecord,
 };
 
 impl Engine {
@@ -27,8 +28,7 @@ impl Engine {
         if !self.change(origin, delete).await? {
             return Ok(false);
         }
-        lock(&self.served).remove(&key);
-        self.publish();
+        self.serve_no_more(&key);
         self.logs.delete(tenant, app).await;
         self.collect_later().await;
         tracing::info!(%tenant, %app, "app deleted");
@@ -60,6 +60,8 @@ fn delete(
     change.delete(&SettingsRecord::at(tenant, app));
     change.delete_all(&DeploymentRecord::of(tenant, app));
     change.delete_all(&SecretRecord::of(tenant, app));
+    change.delete_all(&HistoryRecord::of(tenant, app));
+    change.delete(&CanaryRecord::at(tenant, app));
     let cost = Cost {
         apps: -1,
         deployments: -i64::try_from(deployments).unwrap_or(i64::MAX),

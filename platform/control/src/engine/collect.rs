@@ -20,11 +20,7 @@ impl Engine {
     /// At the start there are no deploys on their way: whatever no deployment refers to is left over.
     pub(super) async fn collect_at_start(&self) -> Result<(), DeployError> {
         self.collect_components(Duration::ZERO).await?;
-        let used: HashSet<PathBuf> = lock(&self.served)
-            .values()
-            .map(|target| target.artifact.clone())
-            .collect();
-        let removed = remove_others(&self.artifacts, &used)?;
+        let removed = self.collect_artifacts().await?;
         if removed > 0 {
             tracing::info!(removed, "removed artifacts that no app uses");
         }
@@ -56,7 +52,20 @@ impl Engine {
         if removed + forgotten > 0 {
             tracing::info!(removed, "removed components that no app uses");
         }
+        if forgotten > 0 {
+            self.collect_artifacts().await?;
+        }
         Ok(())
+    }
+
+    /// Removes artifacts of components that nobody has any more. Nobody compiles meanwhile.
+    async fn collect_artifacts(&self) -> Result<usize, DeployError> {
+        let components = self.ask(|records| records.all::<ComponentRecord>(&Prefix::all()));
+        let names = components.await?.into_iter();
+        let names = names.filter_map(|component| component.artifact);
+        let mut used: HashSet<PathBuf> = names.map(|name| self.artifacts.join(name)).collect();
+        used.extend(lock(&self.serving).artifacts());
+        Ok(remove_others(&self.artifacts, &used)?)
     }
 }
 
@@ -105,12 +114,14 @@ fn forget(change: &mut Change<'_>, components: &[ComponentRecord]) -> Result<(),
     Ok(())
 }
 
-/// Removes every file of a folder that is not in `used`; tells how many.
+/// Removes every file of a folder that is not in `used` and does not lie beside one that is, with the same name up to its
+/// extension; tells how many.
 fn remove_others(folder: &Path, used: &HashSet<PathBuf>) -> io::Result<usize> {
     let mut removed = 0;
+    let used: HashSet<PathBuf> = used.iter().map(|path| path.with_extension("")).collect();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !used.contains(&entry.path()) && entry.file_type()?.is_file() {
+        if !used.contains(&entry.path().with_extension("")) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
             removed += 1;
         }

@@ -1,30 +1,35 @@
 //! One deploy, from what is wanted to the switch.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platform_data::Target;
 use platform_model::{
-    AllowHost, AppName, DeployRequest, DeploymentId, Digest, Isolation, Limits, Scale, Secret,
-    SecretName, TenantName,
+    AllowHost, AppName, CanaryPlan, DeployRequest, Digest, Growth, Isolation, Limits, Scale,
+    Secret, SecretName, TenantName,
 };
 use time::OffsetDateTime;
 
-use super::usage::{self, Cost, bytes};
-use super::{DeployError, Engine, Origin, describe, lock, target, tenants};
-use crate::sandbox::CompileFailure;
-use crate::store::records::{
-    AppRecord, ComponentRecord, DeploymentRecord, LastRecord, SettingsRecord,
-};
+use super::commit::{Commit, next_number};
+use super::growth::growth;
+use super::serving::target;
+use super::usage::{self, Cost};
+use super::{DeployError, Engine, Origin, describe};
+use crate::sandbox::{CompileFailure, Compiled};
+use crate::store::records::{AppRecord, ComponentRecord, DeploymentRecord, SettingsRecord};
 use crate::store::{Change, Records, StoreError};
+
+/// Time that a deployment has for its health check.
+const HEALTH_TIME: Duration = Duration::from_secs(10);
 
 /// A deployment that was made, and what it took.
 #[derive(Debug, Clone)]
 pub struct Deployed {
     /// The deployment.
     pub record: DeploymentRecord,
+    /// What its app is since.
+    pub app: AppRecord,
     /// Time to compile its component, or to find it compiled.
     pub compile: Duration,
     /// Time until its VM was ready for requests.
@@ -49,12 +54,28 @@ pub(super) struct Wanted {
     pub(super) settings: SettingsRecord,
     /// The values of the app's secrets.
     pub(super) secrets: BTreeMap<SecretName, Secret>,
+    /// A path that has to answer well before it answers anybody.
+    pub(super) health: Option<String>,
+    /// It may want more than the deployment that answers.
+    pub(super) approved: bool,
+    pub(super) mode: Mode,
+}
+
+/// How a new deployment comes to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It answers everything at once.
+    Switch,
+    /// It answers under its own name only.
+    Preview,
+    /// It gets a part that grows.
+    Canary(CanaryPlan),
 }
 
 /// Stops the VM of a deploy that does not end in a commit, however it ends.
-struct Warming<'a> {
-    engine: &'a Engine,
-    target: Option<Arc<Target>>,
+pub(super) struct Warming<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) target: Option<Arc<Target>>,
 }
 
 impl Drop for Warming<'_> {
@@ -101,6 +122,11 @@ impl Engine {
         let secrets = self
             .open_secrets(&tenant, &app, settings.versions())
             .await?;
+        let mode = match request.canary {
+            Some(plan) => Mode::Canary(plan),
+            None if request.preview => Mode::Preview,
+            None => Mode::Switch,
+        };
         let wanted = Wanted {
             tenant,
             app,
@@ -112,6 +138,9 @@ impl Engine {
             scale: request.scale,
             settings,
             secrets,
+            health: request.health,
+            approved: request.approve,
+            mode,
         };
         self.roll_out(origin, wanted, |_| Ok(())).await
     }
@@ -131,13 +160,12 @@ impl Engine {
         self.check_environment(&wanted)?;
         self.check_quotas(&wanted).await?;
         let began = Instant::now();
-        let artifact = self.compile(&wanted.digest).await?;
-        let artifact_bytes = tokio::fs::metadata(&artifact).await?.len();
+        let compiled = self.compile(&wanted.digest).await?;
+        let artifact_bytes = tokio::fs::metadata(&compiled.artifact).await?.len();
         let compile = began.elapsed();
-        let key = (wanted.tenant.clone(), wanted.app.clone());
-        let (t, a) = key.clone();
+        let (t, a) = (wanted.tenant.clone(), wanted.app.clone());
         let next = move |records: &Records| next_number(records, &t, &a);
-        let record = DeploymentRecord {
+        let mut record = DeploymentRecord {
             deployment: self.ask(next).await?,
             tenant: wanted.tenant,
             app: wanted.app,
@@ -149,33 +177,87 @@ impl Engine {
             limits: wanted.limits,
             isolation: wanted.isolation,
             scale: wanted.scale,
+            health: wanted.health,
+            imports: Some(compiled.imports),
+            growth: Growth::default(),
             created_at: OffsetDateTime::now_utc(),
         };
-        let target = Arc::new(target(record.clone(), wanted.secrets, artifact));
+        record.growth = self
+            .check_growth(&record, &wanted.mode, wanted.approved)
+            .await?;
+        let artifact = compiled.artifact.file_name();
+        let artifact = artifact.map(|name| name.to_string_lossy().into_owned());
+        let target = Arc::new(target(record.clone(), wanted.secrets, compiled.artifact));
         let mut warming = Warming {
             engine: self,
             target: Some(Arc::clone(&target)),
         };
         let report = self.sandboxes.warm(Arc::clone(&target)).await?;
-        let commit = record.clone();
+        self.check_health(&target, record.health.as_deref()).await?;
         let began = Instant::now();
+        let commit = Commit {
+            deployment: record.clone(),
+            artifact,
+            artifact_bytes,
+            mode: wanted.mode,
+            who: origin.who().to_owned(),
+        };
         let put = move |change: &mut Change<'_>| {
             also(change)?;
-            put_deployment(change, &commit, artifact_bytes)
+            commit.put(change)
         };
-        self.change(origin, put).await?;
+        let (app, canary) = self.change(origin, put).await?;
         let store = began.elapsed();
         warming.target = None;
-        lock(&self.served).insert(key, target);
-        self.publish();
+        self.serve_app(&app, [target]);
+        self.canary_changed(&record.tenant, &record.app, canary);
+        self.forget_secrets(&record.tenant, &record.app).await;
         let name = describe(&record.tenant, &record.app, record.deployment);
         tracing::info!(deployment = %name, digest = %record.digest, ready = ?report.ready, "deployed");
         Ok(Deployed {
             record,
+            app,
             compile,
             boot: report.ready,
             store,
         })
+    }
+
+    /// What a deployment wants more, where it may; and whether there is one to compare it with where that is needed.
+    async fn check_growth(
+        &self,
+        record: &DeploymentRecord,
+        mode: &Mode,
+        approved: bool,
+    ) -> Result<Growth, DeployError> {
+        let Some(active) = self.active(&record.tenant, &record.app).await? else {
+            return match mode {
+                Mode::Switch => Ok(Growth::default()),
+                Mode::Preview | Mode::Canary(_) => Err(DeployError::NoneYet),
+            };
+        };
+        let growth = growth(&active, record);
+        if approved || growth.is_empty() {
+            Ok(growth)
+        } else {
+            Err(DeployError::Growth(growth, active.deployment))
+        }
+    }
+
+    /// Asks a target that is warm for its health.
+    async fn check_health(
+        &self,
+        target: &Arc<Target>,
+        path: Option<&str>,
+    ) -> Result<(), DeployError> {
+        let Some(path) = path else {
+            return Ok(());
+        };
+        match self.sandboxes.probe(target, path, HEALTH_TIME).await {
+            Ok(200..=399) => Ok(()),
+            Ok(status) => Err(DeployError::Sick(path.to_owned(), status)),
+            Err(error) => Err(DeployError::Unhealthy(path.to_owned(), error)),
+        }
     }
 
     /// Whether the tenant may deploy a component.
@@ -216,6 +298,7 @@ impl Engine {
     async fn check_quotas(&self, wanted: &Wanted) -> Result<(), DeployError> {
         let (tenant, app) = (wanted.tenant.clone(), wanted.app.clone());
         let memory = wanted.limits.vm_memory_bytes;
+        let mode = wanted.mode.clone();
         self.with_records(move |records| {
             let known = records.get(&AppRecord::at(&tenant, &app))?.is_some()
                 || records.get(&SettingsRecord::at(&tenant, &app))?.is_some();
@@ -225,13 +308,13 @@ impl Engine {
                 ..Cost::default()
             };
             usage::afford::<DeployError>(records, &tenant, cost)?;
-            usage::afford_memory(records, &tenant, &app, memory)
+            usage::afford_memory(records, &tenant, (&app, &mode), memory)
         })
         .await
     }
 
-    /// Compiles a component, or finds it compiled; the artifact.
-    pub(super) async fn compile(&self, digest: &Digest) -> Result<PathBuf, DeployError> {
+    /// Compiles a component, or finds it compiled.
+    pub(super) async fn compile(&self, digest: &Digest) -> Result<Compiled, DeployError> {
         let permit = self.compilers.acquire().await;
         let _permit = permit.map_err(|_| DeployError::Stopping)?;
         let compiler = Arc::clone(&self.compiler);
@@ -242,72 +325,4 @@ impl Engine {
         let failed = |e: tokio::task::JoinError| CompileFailure::Failed(e.to_string());
         Ok(compiled.map_err(failed)??)
     }
-}
-
-/// The number that the next deployment of an app gets.
-fn next_number(
-    records: &Records,
-    tenant: &TenantName,
-    app: &AppName,
-) -> Result<DeploymentId, StoreError> {
-    let next = records.change(|change| number_after(change, tenant, app))?;
-    Ok(next.0)
-}
-
-fn number_after(
-    change: &mut Change<'_>,
-    tenant: &TenantName,
-    app: &AppName,
-) -> Result<DeploymentId, StoreError> {
-    let last = match change.get(&AppRecord::at(tenant, app))? {
-        Some(app) => app.last,
-        None => {
-            let last = change.get(&LastRecord::at(tenant, app))?;
-            last.map_or(DeploymentId(0), |last| last.last)
-        }
-    };
-    Ok(DeploymentId(last.0 + 1))
-}
-
-/// Writes a deployment whose number is the next of its app, and makes it the one that answers. The app is created where it is
-/// not there.
-fn put_deployment(
-    change: &mut Change<'_>,
-    deployment: &DeploymentRecord,
-    artifact_bytes: u64,
-) -> Result<(), DeployError> {
-    let (tenant, app) = (&deployment.tenant, &deployment.app);
-    if deployment.deployment != number_after(change, tenant, app)? {
-        return Err(DeployError::NumberTaken(deployment.deployment));
-    }
-    // The tenant of a component that was uploaded is there; the default one at the latest now.
-    tenants::need(change, tenant, deployment.created_at, false)?;
-    let before = change.get(&AppRecord::at(tenant, app))?;
-    let known = before.is_some() || change.get(&SettingsRecord::at(tenant, app))?.is_some();
-    let mut cost = Cost {
-        apps: (!known).into(),
-        deployments: 1,
-        ..Cost::default()
-    };
-    let component = change.get(&ComponentRecord::at(tenant, &deployment.digest))?;
-    if let Some(component) = component
-        && component.artifact_bytes != artifact_bytes
-    {
-        cost.disk_bytes = bytes(artifact_bytes) - bytes(component.artifact_bytes);
-        change.put(&ComponentRecord {
-            artifact_bytes,
-            ..component
-        })?;
-    }
-    usage::charge::<DeployError>(change, tenant, cost)?;
-    change.put(&AppRecord {
-        tenant: tenant.clone(),
-        app: app.clone(),
-        active: deployment.deployment,
-        last: deployment.deployment,
-        deployments: before.as_ref().map_or(0, |app| app.deployments) + 1,
-        created_at: before.map_or(deployment.created_at, |app| app.created_at),
-    })?;
-    change.put(deployment)?;
-    Ok(())
 }

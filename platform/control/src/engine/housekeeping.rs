@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, REMEMBERED};
 use crate::store::records::{
-    AuditId, AuditRecord, IdempotencyRecord, Key, Prefix, Record, TenantAuditRecord, TenantRecord,
+    AppRecord, AuditId, AuditRecord, HistoryRecord, IdempotencyRecord, Key, Prefix, Record,
+    TenantAuditRecord, TenantRecord,
 };
 use crate::store::{Records, StoreError};
 
@@ -24,6 +25,9 @@ const LINES: u64 = 2_000;
 /// Most lines of the node's audit log, and of a tenant's. The oldest go.
 const NODE_LINES: usize = 100_000;
 const TENANT_LINES: usize = 10_000;
+
+/// Most lines of an app's history. The oldest go.
+const APP_LINES: usize = 1_000;
 
 /// How long a line of an audit log is kept.
 const LINE_AGE: time::Duration = time::Duration::days(400);
@@ -73,12 +77,14 @@ impl Engine {
 struct Bounds {
     node_lines: usize,
     tenant_lines: usize,
+    app_lines: usize,
     requests: usize,
 }
 
 const BOUNDS: Bounds = Bounds {
     node_lines: NODE_LINES,
     tenant_lines: TENANT_LINES,
+    app_lines: APP_LINES,
     requests: REQUESTS,
 };
 
@@ -94,6 +100,10 @@ fn tidy(records: &Records, bounds: &Bounds) -> Result<(), StoreError> {
     for tenant in records.all::<TenantRecord>(&Prefix::all())? {
         let of = TenantAuditRecord::of(&tenant.tenant);
         trim(records, &of, bounds.tenant_lines, |line| line.id < oldest)?;
+    }
+    for app in records.all::<AppRecord>(&Prefix::all())? {
+        let of = HistoryRecord::of(&app.tenant, &app.app);
+        trim(records, &of, bounds.app_lines, |_| false)?;
     }
     forget_requests(records, bounds.requests, now)
 }
@@ -170,7 +180,7 @@ fn delete<R: Record>(records: &Records, keys: &[Key<R>]) -> Result<(), StoreErro
 
 #[cfg(test)]
 mod tests {
-    use platform_model::{Audit, Outcome};
+    use platform_model::{Audit, DeploymentId, Outcome, Policy, Release, ReleaseAction, Traffic};
 
     use super::*;
     use crate::store::SledStore;
@@ -179,6 +189,54 @@ mod tests {
     fn put<R: Record>(records: &Records, record: &R) {
         let put = |change: &mut crate::store::Change<'_>| change.put(record);
         records.change(put).unwrap();
+    }
+
+    #[test]
+    fn the_latest_lines_of_a_history_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(Arc::new(SledStore::open(folder.path()).unwrap()));
+        let app = AppRecord {
+            tenant: "acme".parse().unwrap(),
+            app: "shop".parse().unwrap(),
+            active: DeploymentId(1),
+            traffic: None,
+            previews: std::collections::BTreeSet::new(),
+            policy: Policy::default(),
+            keep: None,
+            last: DeploymentId(3),
+            deployments: 3,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        };
+        put(&records, &app);
+        for number in 1..=3 {
+            let deployment = DeploymentId(number);
+            let release = Release {
+                time: OffsetDateTime::UNIX_EPOCH,
+                who: "x".to_owned(),
+                action: ReleaseAction::Deploy,
+                deployment,
+                traffic: Traffic::all_to(deployment),
+                why: None,
+            };
+            let (tenant, app) = (app.tenant.clone(), app.app.clone());
+            let id = AuditId(number);
+            let line = HistoryRecord {
+                tenant,
+                app,
+                id,
+                release,
+            };
+            put(&records, &line);
+        }
+        let bounds = Bounds {
+            app_lines: 2,
+            ..BOUNDS
+        };
+        tidy(&records, &bounds).unwrap();
+        let of = HistoryRecord::of(&app.tenant, &app.app);
+        let left = records.all(&of).unwrap().into_iter();
+        let left: Vec<_> = left.map(|line| line.release.deployment.0).collect();
+        assert_eq!(left, [3, 2]);
     }
 
     #[test]
@@ -228,6 +286,7 @@ mod tests {
         let bounds = Bounds {
             node_lines: 3,
             tenant_lines: 2,
+            app_lines: 2,
             requests: 2,
         };
         tidy(&records, &bounds).unwrap();

@@ -186,7 +186,7 @@ impl Origin {
 }
 
 /// A place in the log that no other line of this process has.
-fn next_id(now: OffsetDateTime) -> AuditId {
+pub(super) fn next_id(now: OffsetDateTime) -> AuditId {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = u64::try_from(now.unix_timestamp_nanos()).unwrap_or(0);
     let next = |last: u64| now.max(last + 1);

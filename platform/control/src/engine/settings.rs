@@ -8,7 +8,7 @@ use platform_model::{
     AppName, ConfigChanges, EnvError, Secret, SecretName, SecretRequest, TenantName,
 };
 
-use super::deploy::Wanted;
+use super::deploy::{Mode, Wanted};
 use super::usage::{self, Cost};
 use super::{
     DeployError, Deployed, Engine, Expected, Origin, QuotaError, SecretError, TenantError,
@@ -325,6 +325,9 @@ impl Engine {
             scale: active.scale,
             settings: after.clone(),
             secrets,
+            health: active.health,
+            approved: true,
+            mode: Mode::Switch,
         }))
     }
 }

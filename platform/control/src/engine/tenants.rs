@@ -81,7 +81,7 @@ impl Engine {
         };
         let (stored, written) = self.change_at(origin, plan).await?;
         let revision = written.unwrap_or(stored.revision);
-        self.publish();
+        self.serve_tenant(&stored.record.tenant, stored.record.policy.clone());
         Ok(Stored { revision, ..stored })
     }
 

@@ -36,6 +36,7 @@ impl Engine {
             digest,
             size,
             artifact_bytes: 0,
+            artifact: None,
             uploaded_at: OffsetDateTime::now_utc(),
         };
         let creates = origin.creates_tenants();
@@ -58,8 +59,9 @@ fn put_component(
 ) -> Result<(), DeployError> {
     tenants::need(change, &component.tenant, component.uploaded_at, creates)?;
     let before = change.get(&component.key())?;
-    let artifact_bytes = before.as_ref().map_or(0, |before| before.artifact_bytes);
     let size = if before.is_some() { 0 } else { component.size };
+    let (artifact_bytes, artifact) =
+        before.map_or((0, None), |before| (before.artifact_bytes, before.artifact));
     let cost = Cost {
         disk_bytes: bytes(size),
         ..Cost::default()
@@ -67,6 +69,7 @@ fn put_component(
     usage::charge::<DeployError>(change, &component.tenant, cost)?;
     change.put(&ComponentRecord {
         artifact_bytes,
+        artifact,
         ..component.clone()
     })?;
     Ok(())

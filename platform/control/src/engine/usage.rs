@@ -2,6 +2,7 @@
 
 use platform_model::{AppName, Quotas, TenantName};
 
+use super::deploy::Mode;
 use crate::store::records::{AppRecord, DeploymentRecord, TenantRecord, UsageRecord};
 use crate::store::{Change, Records, StoreError};
 
@@ -67,23 +68,28 @@ pub(super) fn afford<E: From<StoreError> + From<QuotaError>>(
     Ok(())
 }
 
-/// Whether a tenant may have the memory of a VM more, for an app, beside that of its other apps.
+/// Whether a tenant may have the memory of a VM more, for an app, beside that of what answers then. Where the new VM takes
+/// the place of the app's others, those do not count.
 ///
 /// # Errors
 /// That it may not.
 pub(super) fn afford_memory<E: From<StoreError> + From<QuotaError>>(
     records: &Records,
     tenant: &TenantName,
-    app: &AppName,
+    (app, mode): (&AppName, &Mode),
     vm_memory: u64,
 ) -> Result<(), E> {
     let mut wanted = vm_memory;
     for other in records.all(&AppRecord::of(tenant))? {
-        let key = DeploymentRecord::at(tenant, &other.app, other.active);
-        if other.app != *app
-            && let Some(deployment) = records.get(&key)?
-        {
-            wanted = wanted.saturating_add(deployment.record.limits.vm_memory_bytes);
+        let mut answering = other.answering();
+        if other.app == *app && *mode == Mode::Switch {
+            answering.clone_from(&other.previews);
+        }
+        for number in answering {
+            let key = DeploymentRecord::at(tenant, &other.app, number);
+            if let Some(deployment) = records.get(&key)? {
+                wanted = wanted.saturating_add(deployment.record.limits.vm_memory_bytes);
+            }
         }
     }
     let quotas = records.get(&TenantRecord::at(tenant))?;

@@ -13,6 +13,8 @@
 //! | `deployment/T/A/NUMBER` | [`DeploymentRecord`] |
 //! | `last/T/A` | [`LastRecord`] |
 //! | `settings/T/A` | [`SettingsRecord`] |
+//! | `history/T/A/PLACE` | [`HistoryRecord`] |
+//! | `canary/T/A` | [`CanaryRecord`] |
 //! | `secret/T/A/NAME/VERSION` | [`SecretRecord`] |
 //! | `token/T/ID` | [`TokenRecord`] |
 //! | `audit/PLACE` | [`AuditRecord`] |
@@ -35,6 +37,7 @@ mod component;
 mod deployment;
 mod format1;
 mod idempotency;
+mod release;
 mod settings;
 mod tenant;
 mod token;
@@ -46,6 +49,7 @@ pub use change::Change;
 pub use component::ComponentRecord;
 pub use deployment::DeploymentRecord;
 pub use idempotency::{IdempotencyRecord, OnceKey};
+pub use release::{CanaryRecord, HistoryRecord};
 pub use settings::{SecretHead, SecretRecord, SettingsRecord};
 pub use tenant::TenantRecord;
 pub use token::TokenRecord;
@@ -293,6 +297,8 @@ const KINDS: &[(&str, Reads)] = &[
     (DeploymentRecord::KIND, reads::<DeploymentRecord>),
     (LastRecord::KIND, reads::<LastRecord>),
     (SettingsRecord::KIND, reads::<SettingsRecord>),
+    (HistoryRecord::KIND, reads::<HistoryRecord>),
+    (CanaryRecord::KIND, reads::<CanaryRecord>),
     (SecretRecord::KIND, reads::<SecretRecord>),
     (TokenRecord::KIND, reads::<TokenRecord>),
     (AuditRecord::KIND, reads::<AuditRecord>),

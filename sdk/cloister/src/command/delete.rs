@@ -1,11 +1,11 @@
-//! `delete`: an app with all its deployments.
+//! `delete`: an app with all its deployments, or one of them.
 
 use sdk_client::Client;
 use serde::Serialize;
 
-use platform_model::{AppName, TenantName};
+use platform_model::{AppName, DeploymentId, TenantName};
 
-use crate::args::AppArgs;
+use crate::args::DeleteArgs;
 use crate::failure::CliError;
 use crate::terminal::{Terminal, Tone};
 
@@ -14,26 +14,36 @@ use crate::terminal::{Terminal, Tone};
 struct Deleted<'a> {
     app: &'a AppName,
     tenant: &'a TenantName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<DeploymentId>,
     deleted: bool,
 }
 
-/// Deletes an app.
+/// Deletes an app, or one of its deployments.
 pub(super) async fn run(
-    args: &AppArgs,
+    args: &DeleteArgs,
     client: &Client,
     terminal: &Terminal,
 ) -> Result<(), CliError> {
-    client.delete_app(&args.tenant, &args.app).await?;
+    let (tenant, app) = (&args.app.tenant, &args.app.app);
+    let what = match args.deployment {
+        Some(number) => {
+            client.delete_deployment(tenant, app, number).await?;
+            format!("deployment {number} of {app}")
+        }
+        None => {
+            client.delete_app(tenant, app).await?;
+            app.to_string()
+        }
+    };
     if terminal.json {
         return terminal.print_json(&Deleted {
-            app: &args.app,
-            tenant: &args.tenant,
+            app,
+            tenant,
+            deployment: args.deployment,
             deleted: true,
         });
     }
     let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!(
-        "{mark} {} of tenant {} is deleted",
-        args.app, args.tenant
-    ))
+    terminal.print(&format!("{mark} {what} of tenant {tenant} is deleted"))
 }

@@ -39,6 +39,15 @@ const TABLE: &[(&str, &str)] = &[
     ("list_deployments",  "+  +  +       +  +  +       +  +  +      4           4             4"),
     ("create_deployment", "3  +  +       3  +  +       3  +  +      4           4             4"),
     ("get_deployment",    "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("delete_deployment", "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("change_app",        "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("get_traffic",       "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("set_traffic",       "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("rollback",          "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("promote",           "3  +  +       3  +  +       3  +  +      4           4             4"),
+    ("get_history",       "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("get_canary",        "+  +  +       +  +  +       +  +  +      4           4             4"),
+    ("abort_canary",      "3  +  +       3  +  +       3  +  +      4           4             4"),
     ("read_logs",         "+  +  +       +  +  +       +  +  +      4           4             4"),
     ("get_config",        "+  +  +       +  +  +       +  +  +      4           4             4"),
     ("change_config",     "3  +  +       3  +  +       3  +  +      4           4             4"),
@@ -97,6 +106,9 @@ impl World {
         let path = "/v1/tenants/acme/apps/shop/secrets/PASSWORD";
         let body = json!({"value": "x"}).to_string();
         assert_eq!(client.call("PUT", path, body).await.0, 200);
+        let path = "/v1/tenants/acme/apps/shop/deployments";
+        let body = json!({"digest": digest, "canary": {"steps": [10]}}).to_string();
+        assert_eq!(client.call("POST", path, body).await.0, 201);
         let mut tokens = Vec::new();
         for (tenant, app, role) in KINDS {
             let path = match tenant {
@@ -150,6 +162,9 @@ impl World {
             "create_token" | "create_node_token" => json!({"role": "read"}).to_string(),
             "change_config" => json!({"values": {"A": "b"}}).to_string(),
             "set_secret" => json!({"value": "x"}).to_string(),
+            "set_traffic" => json!({"shares": [{"deployment": 1, "weight": 100}]}).to_string(),
+            "rollback" | "change_app" => "{}".to_owned(),
+            "promote" => json!({"deployment": 1}).to_string(),
             "change_tenant" => json!({"quotas": {"apps": 7}}).to_string(),
             "upload_component" => "one".to_owned(),
             _ => String::new(),

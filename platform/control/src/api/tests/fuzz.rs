@@ -31,9 +31,18 @@ fn types(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// Values that a schema has.
+/// Values that a schema has, and the examples that it gives.
 fn values(document: &Value, schema: &Value) -> BoxedStrategy<Value> {
     let schema = resolved(document, schema);
+    let made = made(document, schema);
+    match schema["examples"].as_array() {
+        Some(examples) => prop_oneof![made, select(examples.clone())].boxed(),
+        None => made,
+    }
+}
+
+/// Values that are made as a schema says.
+fn made(document: &Value, schema: &Value) -> BoxedStrategy<Value> {
     if let Some(all) = schema["enum"].as_array() {
         return select(all.clone()).boxed();
     }
@@ -67,26 +76,12 @@ fn values(document: &Value, schema: &Value) -> BoxedStrategy<Value> {
 }
 
 fn texts(schema: &Value) -> BoxedStrategy<String> {
-    let examples: Vec<_> = schema["examples"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
-    let made = match schema["pattern"].as_str() {
+    match schema["pattern"].as_str() {
         Some(pattern) => {
             let inside = pattern.trim_start_matches('^').trim_end_matches('$');
             string_regex(inside).unwrap().boxed()
         }
         None => any::<String>().boxed(),
-    };
-    let examples: Vec<_> = examples
-        .into_iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
-    match examples.is_empty() {
-        true => made,
-        false => prop_oneof![made, select(examples)].boxed(),
     }
 }
 
@@ -181,6 +176,9 @@ fn requests(
             "deployment" => "1",
             "secret" => "PASSWORD",
             "follow" => "false",
+            "since" => "15m",
+            "until" => "1s",
+            "stream" => "stdout,stderr",
             _ => "1",
         };
         let known = known.to_owned();
@@ -194,6 +192,8 @@ fn requests(
             .prop_map(move |(mut case, value)| {
                 match (place.as_str(), value) {
                     ("path", value) => {
+                        // Without a name in it, it is the path of another operation, or of none.
+                        let value = value.filter(|value| !value.is_empty());
                         let value = value.unwrap_or_else(|| known.clone());
                         case.path = case.path.replace(&format!("{{{name}}}"), &escaped(&value));
                     }
@@ -354,14 +354,21 @@ struct Tokens {
     of_tenant: String,
 }
 
-async fn furnished() -> (Client, Tokens) {
+/// A node on which the operations of a path have something to work on.
+async fn furnished(of: &str) -> (Client, Tokens) {
     let client = Client::new().await;
     // The component whose digest is the example in the description.
-    client.deploy("shop", "abc").await;
+    let (_, first) = client.deploy("shop", "abc").await;
     assert_eq!(client.call("PUT", "/v1/tenants/acme", "").await.0, 201);
     let secret = json!({"value": "v"}).to_string();
     let path = "/v1/tenants/default/apps/shop/secrets/PASSWORD";
+    // It deploys: the first deployment answers no more, can be rolled back to and be deleted.
     assert_eq!(client.call("PUT", path, secret).await.0, 200);
+    if of.ends_with("/canary") {
+        let canary = json!({"digest": first["digest"], "canary": {"steps": [10]}}).to_string();
+        let path = "/v1/tenants/default/apps/shop/deployments";
+        assert_eq!(client.call("POST", path, canary).await.0, 201);
+    }
     write(&client, "a line\n");
     let token = async |path: &str| {
         let body = json!({"role": "read"}).to_string();
@@ -408,7 +415,7 @@ async fn no_request_gets_an_answer_that_is_not_described() {
     let mut successes = 0;
     for (path, method, operation) in operations(&document) {
         let id = operation["operationId"].as_str().unwrap();
-        let (client, tokens) = furnished().await;
+        let (client, tokens) = furnished(path).await;
         let strategy = requests(&document, path, operation, &tokens);
         let config = Config {
             cases: cases(),

@@ -1,6 +1,9 @@
 //! Apps, and the numbers that were given to the deployments of apps that are gone.
 
-use platform_model::{AppName, DeploymentId, TenantName};
+use std::collections::BTreeSet;
+
+use platform_model::api::DEFAULT_KEEP;
+use platform_model::{AppName, DeploymentId, Policy, TenantName, Traffic};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -13,8 +16,20 @@ pub struct AppRecord {
     pub tenant: TenantName,
     /// Its name.
     pub app: AppName,
-    /// The deployment that answers its requests.
+    /// The deployment that it stands on: the one with the largest share, and never a canary.
     pub active: DeploymentId,
+    /// Who answers how much; none where `active` answers everything.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+    /// Deployments that answer under names of their own.
+    #[serde(default)]
+    pub previews: BTreeSet<DeploymentId>,
+    /// What it may take at the router.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How many of its last deployments are kept, where it is said.
+    #[serde(default)]
+    pub keep: Option<u32>,
     /// The highest number that a deployment of it was given.
     pub last: DeploymentId,
     /// How many deployments it has.
@@ -25,6 +40,27 @@ pub struct AppRecord {
 }
 
 impl AppRecord {
+    /// Who answers how much.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let traffic = self.traffic.clone();
+        traffic.unwrap_or_else(|| Traffic::all_to(self.active))
+    }
+
+    /// How many of its last deployments are kept.
+    #[must_use]
+    pub fn keep(&self) -> u32 {
+        self.keep.unwrap_or(DEFAULT_KEEP)
+    }
+
+    /// The deployments that answer anybody.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<DeploymentId> {
+        let traffic = self.traffic();
+        let shares = traffic.shares.iter().map(|share| share.deployment);
+        shares.chain(self.previews.iter().copied()).collect()
+    }
+
     /// The key of an app.
     #[must_use]
     pub fn at(tenant: &TenantName, app: &AppName) -> Key<Self> {

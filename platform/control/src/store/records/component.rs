@@ -18,6 +18,9 @@ pub struct ComponentRecord {
     /// Size in bytes of what was compiled of it; 0 before it was.
     #[serde(default)]
     pub artifact_bytes: u64,
+    /// Name of the file that was compiled of it, in the folder of artifacts; none before it was.
+    #[serde(default)]
+    pub artifact: Option<String>,
     /// When it was uploaded, the last time.
     #[serde(with = "time::serde::rfc3339")]
     pub uploaded_at: OffsetDateTime,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use platform_model::{
-    AllowHost, AppName, DeploymentId, Digest, Isolation, Limits, Scale, SecretName, TenantName,
+    AllowHost, AppName, DeploymentId, Digest, Growth, Isolation, Limits, Scale, SecretName,
+    TenantName,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -39,6 +40,15 @@ pub struct DeploymentRecord {
     /// How many VMs it has.
     #[serde(default)]
     pub scale: Scale,
+    /// The path that it was asked for before it answered anybody, if it was.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// Interfaces that its component imports; none known of deployments of before they were looked at.
+    #[serde(default)]
+    pub imports: Option<Vec<String>>,
+    /// What it was approved to have more than the deployment that answered when it was made.
+    #[serde(default)]
+    pub growth: Growth,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

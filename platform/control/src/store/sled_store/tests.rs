@@ -31,6 +31,9 @@ fn record(tenant: &str, app: &str, number: u64) -> DeploymentRecord {
         limits: Limits::default(),
         isolation: platform_model::Isolation::default(),
         scale: platform_model::Scale::default(),
+        health: None,
+        imports: None,
+        growth: platform_model::Growth::default(),
         created_at: now(),
     }
 }
