@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cloister_tests::Node;
-use cloister_tests::client::full;
+use cloister_tests::client::{Answer, full};
 use cloister_tests::fixture::probe;
 use cloister_tests::node::Start;
 use cloister_tests::process;
@@ -33,6 +33,13 @@ async fn set(node: &Node, name: &str, value: &str) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(!answer.text().contains(value));
     serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// Asks for a new key; the answer.
+async fn rotate_key(node: &Node) -> Answer {
+    let path = "/v1/secret-key/rotate";
+    let call = node.admin.call("POST", path, "application/json", full(""));
+    call.await
 }
 
 /// What the component of the app sees.
@@ -92,15 +99,7 @@ async fn the_component_sees_a_secret_and_nothing_else_has_it() {
     // It is there after a crash, and after the key was rotated and the node restarted.
     let node = node.kill().node().await;
     assert!(seen(&node).await.contains(VALUE));
-    let answer = node
-        .admin
-        .call(
-            "POST",
-            "/v1/secret-key/rotate",
-            "application/json",
-            full(""),
-        )
-        .await;
+    let answer = rotate_key(&node).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let node = node.stop().await.node().await;
     assert!(seen(&node).await.contains(VALUE));
@@ -303,15 +302,7 @@ async fn a_key_of_the_environment_is_replaced_by_starting_with_both() {
     let first = Start::new(EXE).env("CLOISTER_KEY", &old).node().await;
     first.deploy("app", probe()).done().await;
     set(&first, "PASSWORD", VALUE).await;
-    let answer = first
-        .admin
-        .call(
-            "POST",
-            "/v1/secret-key/rotate",
-            "application/json",
-            full(""),
-        )
-        .await;
+    let answer = rotate_key(&first).await;
     assert_eq!(answer.problem(), "key-from-environment");
     let start = first.stop().await;
     let both = start.clone().env("CLOISTER_KEY", &format!("{new},{old}"));

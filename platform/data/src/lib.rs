@@ -19,6 +19,7 @@
 //! | `router` | connections, HTTP's rules, the way of one request |
 //! | `link` | the rings to one VM and the exchanges on them |
 //! | `pool` | deployments and their VMs, worker processes |
+//! | `failure`, `sync` | how errors are told; locks and descriptors |
 //! | `usage` | what deployments, apps and tenants take, counted against policies |
 //! | `egress` | requests that guests send out |
 //! | [`metrics`] | what is counted, and how it is read |
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod egress;
+mod failure;
 mod link;
 mod log_sink;
 pub mod metrics;

@@ -213,14 +213,7 @@ impl Client {
         app: &AppName,
         what: &DeployRequest,
     ) -> Result<Deployed, ClientError> {
-        let segments = [
-            "v1",
-            "tenants",
-            tenant.as_str(),
-            "apps",
-            app.as_str(),
-            "deployments",
-        ];
+        let segments = of_app(tenant, app, "deployments");
         let request = self
             .transport
             .request(Method::POST, &segments, None)
@@ -243,15 +236,7 @@ impl Client {
         tenant: &TenantName,
         app: &AppName,
     ) -> Result<Vec<Deployment>, ClientError> {
-        self.list(&[
-            "v1",
-            "tenants",
-            tenant.as_str(),
-            "apps",
-            app.as_str(),
-            "deployments",
-        ])
-        .await
+        self.list(&of_app(tenant, app, "deployments")).await
     }
 
     /// One deployment of an app.
@@ -265,16 +250,9 @@ impl Client {
         number: DeploymentId,
     ) -> Result<Deployment, ClientError> {
         let number = number.to_string();
-        let app = [
-            "v1",
-            "tenants",
-            tenant.as_str(),
-            "apps",
-            app.as_str(),
-            "deployments",
-            number.as_str(),
-        ];
-        self.get(&app).await
+        let mut segments = of_app(tenant, app, "deployments");
+        segments.push(&number);
+        self.get(&segments).await
     }
 
     /// Lines of an app's log: those that meet all that the query gives. The node applies it, so what is not wanted is not
@@ -288,14 +266,7 @@ impl Client {
         app: &AppName,
         query: &LogQuery,
     ) -> Result<LogLines, ClientError> {
-        let segments = [
-            "v1",
-            "tenants",
-            tenant.as_str(),
-            "apps",
-            app.as_str(),
-            "logs",
-        ];
+        let segments = of_app(tenant, app, "logs");
         let request = self.transport.get_with_query(&segments, &query.pairs());
         let response = self.transport.send(request).await?;
         Ok(LogLines::new(self.transport.clone(), response))
@@ -360,4 +331,10 @@ impl Client {
             .request(Method::DELETE, segments, Some(QUICK));
         self.transport.send(request).await.map(drop)
     }
+}
+
+/// The path of something that an app has.
+pub(crate) fn of_app<'a>(tenant: &'a TenantName, app: &'a AppName, what: &'a str) -> Vec<&'a str> {
+    let (tenant, app) = (tenant.as_str(), app.as_str());
+    vec!["v1", "tenants", tenant, "apps", app, what]
 }

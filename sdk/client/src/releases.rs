@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::client::of_app;
 use crate::{Client, ClientError};
 
 impl Client {
@@ -20,7 +21,7 @@ impl Client {
         tenant: &TenantName,
         app: &AppName,
     ) -> Result<Traffic, ClientError> {
-        self.get(&below(tenant, app, "traffic")).await
+        self.get(&of_app(tenant, app, "traffic")).await
     }
 
     /// Lets several deployments share an app's requests, or one answer them all. The node starts those that do not answer
@@ -34,7 +35,7 @@ impl Client {
         app: &AppName,
         traffic: &Traffic,
     ) -> Result<Traffic, ClientError> {
-        self.say(Method::PUT, &below(tenant, app, "traffic"), traffic)
+        self.say(Method::PUT, &of_app(tenant, app, "traffic"), traffic)
             .await
     }
 
@@ -50,7 +51,7 @@ impl Client {
         to: Option<DeploymentId>,
     ) -> Result<Traffic, ClientError> {
         let what = RollbackRequest { to };
-        self.say(Method::POST, &below(tenant, app, "rollback"), &what)
+        self.say(Method::POST, &of_app(tenant, app, "rollback"), &what)
             .await
     }
 
@@ -65,7 +66,7 @@ impl Client {
         deployment: DeploymentId,
     ) -> Result<Traffic, ClientError> {
         let what = PromoteRequest { deployment };
-        self.say(Method::POST, &below(tenant, app, "promote"), &what)
+        self.say(Method::POST, &of_app(tenant, app, "promote"), &what)
             .await
     }
 
@@ -79,7 +80,7 @@ impl Client {
         app: &AppName,
         most: usize,
     ) -> Result<Vec<Release>, ClientError> {
-        self.at_most(&below(tenant, app, "history"), most).await
+        self.at_most(&of_app(tenant, app, "history"), most).await
     }
 
     /// The canary of an app that is under way.
@@ -87,7 +88,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; status 404 when there is none.
     pub async fn canary(&self, tenant: &TenantName, app: &AppName) -> Result<Canary, ClientError> {
-        self.get(&below(tenant, app, "canary")).await
+        self.get(&of_app(tenant, app, "canary")).await
     }
 
     /// Gives up the canary of an app.
@@ -99,7 +100,7 @@ impl Client {
         tenant: &TenantName,
         app: &AppName,
     ) -> Result<(), ClientError> {
-        self.delete(&below(tenant, app, "canary")).await
+        self.delete(&of_app(tenant, app, "canary")).await
     }
 
     /// Changes what an app may take at the router, and how many of its deployments are kept.
@@ -127,8 +128,9 @@ impl Client {
         number: DeploymentId,
     ) -> Result<(), ClientError> {
         let number = number.to_string();
-        let [a, b, c, d, e, f] = below(tenant, app, "deployments");
-        self.delete(&[a, b, c, d, e, f, &number]).await
+        let mut segments = of_app(tenant, app, "deployments");
+        segments.push(&number);
+        self.delete(&segments).await
     }
 
     /// Sends JSON and reads the answer's. What is to answer may have to be compiled and started first: without a time limit.
@@ -141,9 +143,4 @@ impl Client {
         let request = self.transport.request(method, segments, None).json(what);
         self.transport.json(request).await
     }
-}
-
-/// The path of something that an app has.
-fn below<'a>(tenant: &'a TenantName, app: &'a AppName, what: &'a str) -> [&'a str; 6] {
-    ["v1", "tenants", tenant.as_str(), "apps", app.as_str(), what]
 }

@@ -7,6 +7,7 @@ use platform_model::{
 use reqwest::Method;
 use reqwest::header::IF_MATCH;
 
+use crate::client::of_app;
 use crate::{Client, ClientError};
 
 impl Client {
@@ -15,7 +16,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn config(&self, tenant: &TenantName, app: &AppName) -> Result<Config, ClientError> {
-        self.get(&of(tenant, app, "config")).await
+        self.get(&of_app(tenant, app, "config")).await
     }
 
     /// Changes the configuration of an app, and deploys it anew with it unless told otherwise. What is not named stays.
@@ -28,7 +29,7 @@ impl Client {
         app: &AppName,
         changes: &ConfigChanges,
     ) -> Result<ConfigChanged, ClientError> {
-        let segments = of(tenant, app, "config");
+        let segments = of_app(tenant, app, "config");
         let request = self.transport.request(Method::PATCH, &segments, None);
         self.transport.json(request.json(changes)).await
     }
@@ -42,7 +43,7 @@ impl Client {
         tenant: &TenantName,
         app: &AppName,
     ) -> Result<Vec<SecretInfo>, ClientError> {
-        self.list(&of(tenant, app, "secrets")).await
+        self.list(&of_app(tenant, app, "secrets")).await
     }
 
     /// Gives a secret a value, and deploys the app anew with it unless told otherwise.
@@ -112,14 +113,8 @@ impl Client {
         app: &AppName,
         name: &SecretName,
     ) -> reqwest::RequestBuilder {
-        let mut segments = of(tenant, app, "secrets");
+        let mut segments = of_app(tenant, app, "secrets");
         segments.push(name.as_str());
         self.transport.request(method, &segments, None)
     }
-}
-
-/// A resource of an app.
-fn of<'a>(tenant: &'a TenantName, app: &'a AppName, resource: &'a str) -> Vec<&'a str> {
-    let (tenant, app) = (tenant.as_str(), app.as_str());
-    vec!["v1", "tenants", tenant, "apps", app, resource]
 }

@@ -91,6 +91,12 @@ impl Terminal {
         writeln!(std::io::stdout().lock(), "{line}").map_err(CliError::Output)
     }
 
+    /// Writes a line that says what was done.
+    pub(crate) fn done(&self, what: &str) -> Result<(), CliError> {
+        let mark = self.paint(Tone::Good, "✓");
+        self.print(&format!("{mark} {what}"))
+    }
+
     /// Writes a value as one line of JSON.
     pub(crate) fn print_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), CliError> {
         self.print(&serde_json::to_string(value)?)

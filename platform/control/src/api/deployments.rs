@@ -61,12 +61,7 @@ pub(super) async fn list(
         })
         .await?;
     let (found, page) = found.ok_or_else(|| apps::unknown(&tenant, &app))?;
-    let items = page.items.into_iter();
-    let items = items
-        .map(|stored| api.deployment_of(stored.record, &found))
-        .collect();
-    let next = page.next;
-    Ok(Json(List { items, next }))
+    Ok(Json(page.list(|record| api.deployment_of(record, &found))))
 }
 
 /// One deployment.

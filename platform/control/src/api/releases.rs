@@ -113,12 +113,7 @@ pub(super) async fn history(
     let page = api
         .engine
         .ask(move |records| records.page(&of, query.after.as_deref(), query.limit()));
-    let page = page.await?;
-    let items = page.items.into_iter();
-    Ok(Json(List {
-        items: items.map(|stored| stored.record.release).collect(),
-        next: page.next,
-    }))
+    Ok(Json(page.await?.list(|record| record.release)))
 }
 
 /// The canary that is under way.

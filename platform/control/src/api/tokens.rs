@@ -129,10 +129,7 @@ impl Api {
     ) -> Result<Json<List<Token>>, ApiError> {
         let limit = query.limit();
         let page = self.engine.tokens(tenant, query.after, limit).await?;
-        let items = page.items.into_iter();
-        let items = items.map(|stored| stored.record.token()).collect();
-        let next = page.next;
-        Ok(Json(List { items, next }))
+        Ok(Json(page.list(|record| record.token())))
     }
 
     async fn create_token(

@@ -25,6 +25,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use platform_model::List;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -152,6 +153,17 @@ pub struct Page<R> {
     pub items: Vec<Stored<R>>,
     /// Where the next page starts; none at the end.
     pub next: Option<String>,
+}
+
+impl<R> Page<R> {
+    /// The page as the API shows it.
+    pub(crate) fn list<T>(self, show: impl FnMut(R) -> T) -> List<T> {
+        let records = self.items.into_iter().map(|stored| stored.record);
+        List {
+            items: records.map(show).collect(),
+            next: self.next,
+        }
+    }
 }
 
 /// The records in a store. Clones are the same ones.

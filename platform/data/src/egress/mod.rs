@@ -24,6 +24,7 @@ use self::call::{Exchange, RequestBody};
 use self::client::TenantClient;
 use self::seen::Seen;
 use crate::Target;
+use crate::failure::chain;
 use crate::link::drain::Outgoing;
 use crate::link::head::{self, HeadError};
 use crate::link::{Call, Link};
@@ -135,18 +136,6 @@ async fn run(
         .map_err(|error| Refusal(error::code(&error), chain(&error)))?;
     seen.answered(response.status().as_u16());
     forward(exchange, response, times.between_bytes).await
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The times of one request.

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::sync::event;
 
 /// How a link's VM is put back.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Renewal {
 impl Renewal {
     /// A VM that is put back after so many requests, and the descriptor that asks its worker for it.
     pub(crate) fn new(after: u32) -> std::io::Result<(Self, OwnedFd)> {
-        let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let request = event()?;
         let theirs = request.try_clone()?;
         let renewal = Renewal {
             request,

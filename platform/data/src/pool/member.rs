@@ -7,21 +7,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use platform_model::Isolation;
-use rustix::event::{EventfdFlags, eventfd};
 use sandbox_abi::config::{self, Reuse};
 use sandbox_channel::{Begin, Command, VmId};
 use sandbox_ring::host::RingMemory;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::SetOnce;
+use tokio::sync::{MutexGuard, SetOnce};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::deployment::Deployment;
 use super::template::Unfinished;
 use super::worker::{Vm, Worker};
+use crate::failure::chain;
 use crate::link::renewal::Renewal;
 use crate::link::{self, Link, drain};
-use crate::sync::watch_fd;
+use crate::sync::{self, watch_fd};
 use crate::{Target, WarmError, WarmReport};
 
 /// Time that a VM has for getting ready.
@@ -68,12 +68,13 @@ fn unavailable(what: &'static str) -> impl Fn(std::io::Error) -> WarmError {
 }
 
 fn event() -> Result<OwnedFd, WarmError> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|error| unavailable("no eventfd")(error.into()))
+    sync::event().map_err(unavailable("no eventfd"))
 }
 
-fn copy(fd: &OwnedFd) -> Result<OwnedFd, WarmError> {
-    fd.try_clone().map_err(unavailable("no descriptor"))
+fn copy(fd: impl AsFd) -> Result<OwnedFd, WarmError> {
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(unavailable("no descriptor"))
 }
 
 fn listen(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, WarmError> {
@@ -104,29 +105,29 @@ async fn live(
     leave: CancellationToken,
 ) -> Result<End, WarmError> {
     let began = Instant::now();
-    let mut template = deployment.template.open();
-    if template.is_none() {
-        // One VM boots and writes the template, the others wait for it.
-        let _seed = deployment.template.seed.lock().await;
-        template = deployment.template.open();
-        if template.is_none() {
+    let ready = match template_or_seed(deployment).await {
+        Ok(template) => begin(deployment, worker, shared, id, template, began)
+            .await?
+            .ok_or(End::BadTemplate),
+        Err(seed) => {
             let booted = boot(deployment, worker, shared, id, began).await?;
-            drop(_seed);
-            return Ok(match booted {
-                Some(vm) => serve(deployment, vm, leave).await,
-                None => End::Seeded,
-            });
+            drop(seed);
+            booted.ok_or(End::Seeded)
         }
-    }
-    let Some(template) = template else {
-        return Ok(End::BadTemplate);
     };
-    Ok(
-        match begin(deployment, worker, shared, id, template, began).await? {
-            Some(vm) => serve(deployment, vm, leave).await,
-            None => End::BadTemplate,
-        },
-    )
+    Ok(match ready {
+        Ok(vm) => serve(deployment, vm, leave).await,
+        Err(end) => end,
+    })
+}
+
+/// The template; or, as an error, the right to write it where there is none, for which other VMs wait.
+async fn template_or_seed(deployment: &Deployment) -> Result<File, MutexGuard<'_, ()>> {
+    if let Some(template) = deployment.template.open() {
+        return Ok(template);
+    }
+    let seed = deployment.template.seed.lock().await;
+    deployment.template.open().ok_or(seed)
 }
 
 /// A VM that is ready.
@@ -147,6 +148,7 @@ async fn boot(
     id: VmId,
     began: Instant,
 ) -> Result<Option<Ready>, WarmError> {
+    let is_put_back = resets(&deployment.target).is_some();
     let unfinished = match deployment.template.create(id) {
         Ok(unfinished) => unfinished,
         Err(error) => {
@@ -180,16 +182,16 @@ async fn boot(
         if let Err(reason) = kept {
             let target = &deployment.target;
             tracing::warn!(tenant = %target.tenant, app = %target.app, deployment = %target.deployment, reason, "the template was not written");
-            if resets(&deployment.target).is_some() {
+            if is_put_back {
                 let text = format!("the template, without which no VM can be put back: {reason}");
                 return Err(WarmError::Unavailable(text));
             }
         }
-    } else if resets(&deployment.target).is_some() {
+    } else if is_put_back {
         let text = "no template can be written, and without one no VM can be put back".to_owned();
         return Err(WarmError::Unavailable(text));
     }
-    if resets(&deployment.target).is_some() {
+    if is_put_back {
         return Ok(None);
     }
     Ok(Some(Ready {
@@ -314,7 +316,7 @@ fn make(
     let artifact = File::open(&target.artifact).map_err(unavailable("cannot open the artifact"))?;
     let mut theirs = vec![
         artifact.into(),
-        copy_of(memory.as_fd())?,
+        copy(memory.as_fd())?,
         copy(&wake)?,
         copy(&bell)?,
     ];
@@ -354,11 +356,6 @@ fn make(
     })
 }
 
-fn copy_of(fd: BorrowedFd<'_>) -> Result<OwnedFd, WarmError> {
-    fd.try_clone_to_owned()
-        .map_err(unavailable("no descriptor"))
-}
-
 /// Tells the worker to make the VM.
 async fn send(
     deployment: &Deployment,
@@ -391,7 +388,7 @@ async fn send(
     worker
         .create(id, Arc::clone(&vm), &command, &fds)
         .await
-        .map_err(|error| WarmError::Unavailable(error_chain(&error)))?;
+        .map_err(|error| WarmError::Unavailable(chain(&error)))?;
     Ok((vm, made.guard))
 }
 
@@ -430,16 +427,4 @@ fn encode(target: &Target) -> Vec<u8> {
         .map(|(name, value)| (name, value.expose()));
     config::Config::write(&mut bytes, &limits, reuse, env);
     bytes
-}
-
-/// An error with its causes, on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -7,7 +7,7 @@ use platform_model::{AppName, DeploymentId, TenantName};
 
 use crate::args::DeleteArgs;
 use crate::failure::CliError;
-use crate::terminal::{Terminal, Tone};
+use crate::terminal::Terminal;
 
 /// What `delete --json` prints.
 #[derive(Debug, Serialize)]
@@ -44,6 +44,5 @@ pub(super) async fn run(
             deleted: true,
         });
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!("{mark} {what} of tenant {tenant} is deleted"))
+    terminal.done(&format!("{what} of tenant {tenant} is deleted"))
 }

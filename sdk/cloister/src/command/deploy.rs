@@ -182,9 +182,8 @@ async fn deploy(
     if terminal.json {
         return Ok(deployment);
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!(
-        "{mark} {} is deployed as number {}{} ({}, {})",
+    terminal.done(&format!(
+        "{} is deployed as number {}{} ({}, {})",
         deployment.app,
         deployment.deployment,
         part(&deployment),

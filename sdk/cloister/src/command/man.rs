@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 
 use crate::args::Cli;
 use crate::failure::CliError;
-use crate::terminal::{Terminal, Tone};
+use crate::terminal::Terminal;
 
 /// Writes the pages into a folder, which is made where it is missing.
 pub(super) fn run(folder: &Path, terminal: &Terminal) -> Result<(), CliError> {
@@ -23,9 +23,8 @@ pub(super) fn run(folder: &Path, terminal: &Terminal) -> Result<(), CliError> {
         let names: Vec<_> = pages.iter().map(|(name, _)| name).collect();
         return terminal.print_json(&names);
     }
-    let mark = terminal.paint(Tone::Good, "✓");
     let (count, folder) = (pages.len(), folder.display());
-    terminal.print(&format!("{mark} {count} pages are in {folder}"))
+    terminal.done(&format!("{count} pages are in {folder}"))
 }
 
 /// Names and texts of the pages: that of `cloister`, and of each command below it.

@@ -74,9 +74,8 @@ fn tell(app: &AppName, path: &Path, next: &str, terminal: &Terminal) -> Result<(
         let manifest = path;
         return terminal.print_json(&Output { app, manifest });
     }
-    let mark = terminal.paint(Tone::Good, "✓");
     let next = terminal.paint(Tone::Strong, next);
-    terminal.print(&format!("{mark} wrote {}\n  {next}", path.display()))
+    terminal.done(&format!("wrote {}\n  {next}", path.display()))
 }
 
 /// A manifest with one app.

@@ -75,10 +75,9 @@ fn tell(
             traffic,
         });
     }
-    let mark = terminal.paint(Tone::Good, "✓");
     let sticky = traffic.sticky.as_ref();
     let sticky = sticky.map_or(String::new(), |by| format!(", a client stays by its {by}"));
-    terminal.print(&format!("{mark} {app}: {}{sticky}", shares(traffic)))
+    terminal.done(&format!("{app}: {}{sticky}", shares(traffic)))
 }
 
 /// `deployment 3 answers`, or `deployment 3 answers 90 %, 4 10 %`.

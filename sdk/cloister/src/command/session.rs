@@ -26,11 +26,8 @@ pub(super) async fn login(global: &Global, terminal: &Terminal) -> Result<(), Cl
     if terminal.json {
         return terminal.print_json(&who);
     }
-    let mark = terminal.paint(Tone::Good, "✓");
     let (url, path) = (client.url(), kept.path().display());
-    terminal.print(&format!(
-        "{mark} {url} takes the token, which is kept in {path}"
-    ))?;
+    terminal.done(&format!("{url} takes the token, which is kept in {path}"))?;
     terminal.print(&format!("  {}", describe(&who)))
 }
 

@@ -12,7 +12,7 @@ use crate::failure::CliError;
 use crate::input;
 use crate::quantity::age;
 use crate::table::{Table, number, text};
-use crate::terminal::{Terminal, Tone};
+use crate::terminal::Terminal;
 
 /// Runs a command on an app's configuration.
 pub(super) async fn config(
@@ -136,13 +136,12 @@ fn tell(
     deployment: Option<&Deployment>,
     terminal: &Terminal,
 ) -> Result<(), CliError> {
-    let mark = terminal.paint(Tone::Good, "✓");
     let app = &args.app.app;
     let then = match deployment {
         Some(deployment) => format!("deployment {} of {app} has it", deployment.deployment),
         None => format!("the next deployment of {app} has it"),
     };
-    terminal.print(&format!("{mark} {name} is {what}; {then}"))
+    terminal.done(&format!("{name} is {what}; {then}"))
 }
 
 async fn list_secrets(
@@ -169,9 +168,8 @@ async fn rotate_key(client: &Client, terminal: &Terminal) -> Result<(), CliError
     if terminal.json {
         return terminal.print_json(&rotated);
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!(
-        "{mark} {} values are sealed with the new key {}",
+    terminal.done(&format!(
+        "{} values are sealed with the new key {}",
         rotated.resealed, rotated.key
     ))
 }

@@ -9,7 +9,7 @@ use crate::args::access::{QuotasArgs, TenantCommand};
 use crate::failure::CliError;
 use crate::quantity::{duration, size};
 use crate::table::{Table, number, text};
-use crate::terminal::{Terminal, Tone};
+use crate::terminal::Terminal;
 
 /// Runs a command on tenants.
 pub(super) async fn run(
@@ -30,8 +30,7 @@ async fn create(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Re
     if terminal.json {
         return terminal.print_json(&made);
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!("{mark} tenant {tenant} is there"))?;
+    terminal.done(&format!("tenant {tenant} is there"))?;
     terminal.print(&format!(
         "  `cloister token create --tenant {tenant} --role deploy` makes a token for it"
     ))
@@ -42,8 +41,7 @@ async fn delete(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Re
     if terminal.json {
         return terminal.print_json(&json!({"tenant": tenant, "deleted": true}));
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!("{mark} tenant {tenant} is deleted"))
+    terminal.done(&format!("tenant {tenant} is deleted"))
 }
 
 async fn quotas(args: &QuotasArgs, client: &Client, terminal: &Terminal) -> Result<(), CliError> {

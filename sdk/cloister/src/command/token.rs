@@ -105,8 +105,5 @@ async fn revoke(id: &TokenId, client: &Client, terminal: &Terminal) -> Result<()
     if terminal.json {
         return terminal.print_json(&json!({"id": id, "revoked": true}));
     }
-    let mark = terminal.paint(Tone::Good, "✓");
-    terminal.print(&format!(
-        "{mark} token {id} is good for nothing from now on"
-    ))
+    terminal.done(&format!("token {id} is good for nothing from now on"))
 }
