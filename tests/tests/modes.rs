@@ -41,6 +41,8 @@ async fn an_instance_that_is_not_fresh_is_seen() {
     deploy.done().await;
     let found = finds(&node, "app", 9).await;
     for (i, found) in found.iter().enumerate() {
+        // The letters alone: pages and their bytes are numbers.
+        let found: String = found.chars().filter(char::is_ascii_lowercase).collect();
         match i % 3 {
             0 => assert_eq!(found, "clean", "request {i}"),
             // Sizes, each memory and table, globals.
@@ -146,7 +148,7 @@ async fn what_is_cut_off_anywhere_leaves_nothing() {
         let request = cut.request("POST", "app.localhost", "/", empty());
         let mut answer = tokio::spawn(async move { cut.call(request).await });
         // A few wait for the limit; the others' clients go away.
-        if moment.is_multiple_of(40) {
+        if moment.is_multiple_of(100) {
             let answer = within(SOON, "the end by the limit", &mut answer).await;
             let answer = answer.unwrap();
             let cut = answer.as_ref().map_or(true, |answer| answer.status == 504);

@@ -45,7 +45,17 @@ pub mod field {
     pub const RESUME_ENTRY: u64 = 0x140;
     /// The stack pointer that it begins with. Guest.
     pub const RESUME_STACK: u64 = 0x148;
+    /// Where the VMM lets the guest continue, on [`DEFER_STACK`], after a kick that found the runtime at work. Guest.
+    pub const DEFER_ENTRY: u64 = 0x150;
+    /// The stack pointer that it continues with there; 0 if it is not to be. Guest.
+    pub const DEFER_STACK: u64 = 0x158;
+    /// Not 0 while such a kick waits for the runtime to return to wasm code: another one would be of no use. Guest.
+    pub const DEFERRED: u64 = 0x160;
 
-    /// The instruction pointer that a kick interrupted. VMM.
+    /// The instruction pointer for [`PREEMPT_ENTRY`] to go back to. VMM, or the guest in its place.
     pub const PREEMPT_RIP: u64 = 0x200;
+    /// The instruction pointer for [`DEFER_ENTRY`] to go back to. VMM.
+    pub const DEFER_RIP: u64 = 0x208;
+    /// The stack pointer for it. VMM.
+    pub const DEFER_RSP: u64 = 0x210;
 }

@@ -46,23 +46,34 @@ extern "C" fn main() -> ! {
 fn load() {
     read_settings();
     let bytes = artifact::bytes();
-    match artifact::Code::find(bytes) {
-        Some(code) => kernel::trap::set_code(code.start, code.end, code.trapping),
+    match artifact::Code::find(bytes).map(kernel::preempt::set_code) {
+        Some(Ok(())) => {}
+        Some(Err(_)) => kernel::fatal_memory(),
         None => refuse(format_args!("the artifact has no code")),
     }
     match runtime::Runtime::load(bytes.into()) {
         Ok(runtime) => runtime::install(runtime),
         Err(e) => refuse(format_args!("{e}")),
     }
-    // The first request is to find an instance. Without memory for one it is told so.
-    let _ = slots::add();
-    while slots::at_work() {
-        sched::yield_now();
+    if !runtime::waits_for_settings() {
+        first_slot();
     }
     port::template();
     kernel::resume();
     read_settings();
+    if runtime::waits_for_settings() {
+        runtime::settle();
+        first_slot();
+    }
     kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);
+}
+
+/// The first request is to find an instance. Without memory for one it is told so.
+fn first_slot() {
+    let _ = slots::add();
+    while slots::at_work() {
+        sched::yield_now();
+    }
 }
 
 fn read_settings() {

@@ -5,7 +5,8 @@
 //!
 //! An instance is made once for each slot and put back after each request, if making it had nothing to do with the
 //! world: a component that asks for the time, for randomness or for anything else that differs from one instance to the
-//! next while it is instantiated gets a new instance for each request.
+//! next while it is instantiated gets a new instance for each request. Its environment is the same for all instances of
+//! a deployment, but no part of a template: who asks for it gets the first instance when the VM begins with one.
 
 mod config;
 
@@ -33,7 +34,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sandbox_abi::config::Reuse;
 use sandbox_abi::message::{outcome, reset};
 use wasmtime::component::{Component, ResourceTable};
-use wasmtime::{Engine, ResourceLimiter, Store, Trap};
+use wasmtime::{CallHook, Engine, ResourceLimiter, Store, Trap};
 
 /// Most entries of a request's resource table.
 const RESOURCES: usize = 64 << 10;
@@ -51,8 +52,21 @@ pub struct Runtime {
     component: bindings::GuestPre<State>,
     /// Whether an instance may be made before there is a request for it.
     ahead: AtomicBool,
+    /// Whether it may once the deployment's settings are known.
+    settled: AtomicBool,
     /// Whether instances serve more than one request, where the deployment says so.
     reusable: AtomicBool,
+}
+
+/// What a component asked for while it was instantiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// For nothing that is not the same for all instances of it.
+    Nothing,
+    /// For what is the same for all instances of a deployment.
+    Settings,
+    /// For what may differ from one instance to the next, or for what there is only with a request.
+    World,
 }
 
 /// An instance that was made ahead.
@@ -79,6 +93,7 @@ impl Runtime {
             engine,
             component,
             ahead: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             reusable: AtomicBool::new(true),
         })
     }
@@ -87,22 +102,28 @@ impl Runtime {
         let mut store = Store::new(&self.engine, State::new(settings::current()));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(CALL_BYTES);
+        // Where host functions call the component, for memory above all, it can only be ended here: see `kernel::preempt`.
+        store.call_hook(|_, to| match to {
+            CallHook::CallingWasm if account::over() => Err(ended()),
+            _ => Ok(()),
+        });
         store
     }
 
-    /// An instance without a request. `None`: it cannot be made, or not ahead.
-    fn instance(&'static self) -> Option<Instance> {
+    /// An instance without a request, and what it asked for. `None`: it cannot be made ahead.
+    fn instance(&'static self) -> Option<(Instance, Asked)> {
         account::begin_request();
         account::set_cpu_limit(settings::current().limits.cpu_ns);
         let mut store = self.store();
         store.data_mut().ahead = true;
         let component = self.component.instantiate(&mut store).ok()?;
         let state = store.data_mut();
-        if state.worldly.get() || !state.holds_nothing() {
+        let asked = state.asked.get();
+        if asked == Asked::World || !state.holds_nothing() {
             return None;
         }
         state.ahead = false;
-        Some(Instance { store, component })
+        Some((Instance { store, component }, asked))
     }
 }
 
@@ -132,9 +153,30 @@ impl Runtime {
 pub fn install(runtime: Runtime) {
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     RUNTIME.with(|r| *r = Some(runtime));
-    runtime
-        .ahead
-        .store(runtime.instance().is_some(), Ordering::Relaxed);
+    let asked = runtime.instance().map(|(_, asked)| asked);
+    let (ahead, settled) = match asked {
+        Some(Asked::Nothing) => (true, false),
+        Some(Asked::Settings) => (false, true),
+        Some(Asked::World) | None => (false, false),
+    };
+    runtime.ahead.store(ahead, Ordering::Relaxed);
+    runtime.settled.store(settled, Ordering::Relaxed);
+}
+
+/// Whether no slot is to be made before the deployment's settings are known.
+pub fn waits_for_settings() -> bool {
+    RUNTIME.with(|r| r.is_some_and(|r| r.settled.load(Ordering::Relaxed)))
+}
+
+/// The settings are the deployment's from now on.
+pub fn settle() {
+    RUNTIME.with(|r| {
+        if let Some(r) = r
+            && r.settled.swap(false, Ordering::Relaxed)
+        {
+            r.ahead.store(true, Ordering::Relaxed);
+        }
+    });
 }
 
 /// How far the response is.
@@ -231,8 +273,8 @@ pub struct State {
     last_moment: Option<u64>,
     /// There is no request yet.
     ahead: bool,
-    /// Without a request, the component asked for what differs from one instance to the next.
-    worldly: Cell<bool>,
+    /// What the component has asked for without a request.
+    asked: Cell<Asked>,
     limiter: Limiter,
 }
 
@@ -247,6 +289,10 @@ impl core::fmt::Display for Ended {
 }
 
 impl core::error::Error for Ended {}
+
+fn ended() -> wasmtime::Error {
+    wasmtime::Error::new(Ended("the request was ended"))
+}
 
 impl State {
     /// A request begins.
@@ -282,7 +328,7 @@ impl State {
             seed: None,
             last_moment: None,
             ahead: false,
-            worldly: Cell::new(false),
+            asked: Cell::new(Asked::Nothing),
             limiter: Limiter {
                 most,
                 used: 0,
@@ -302,10 +348,10 @@ impl State {
         self.outgoing.is_empty() && self.scratch.is_none() && self.table.iter_mut().all(plain)
     }
 
-    /// Notes that the component asks for what may differ from one instance to the next.
-    pub fn worldly(&self) {
+    /// Notes what the component asks for.
+    pub fn note(&self, asked: Asked) {
         if self.ahead {
-            self.worldly.set(true);
+            self.asked.set(self.asked.get().max(asked));
         }
     }
 
@@ -313,11 +359,11 @@ impl State {
     /// the host, or waited for, cannot be done ahead, when the rings of this VM may not be there yet.
     pub fn check(&self) -> wasmtime::Result<()> {
         if self.ahead {
-            self.worldly.set(true);
+            self.note(Asked::World);
             return Err(wasmtime::Error::new(Ended("there is no request yet")));
         }
         if account::over() {
-            return Err(wasmtime::Error::new(Ended("the request was ended")));
+            return Err(ended());
         }
         if self.last_moment.is_some_and(|t| time::monotonic_ns() > t) {
             return Err(wasmtime::Error::new(Ended(
@@ -366,7 +412,8 @@ pub fn run(slot: usize) {
         return;
     };
     let ahead = runtime.ahead.load(Ordering::Relaxed);
-    let ahead = ahead.then(|| runtime.instance()).flatten().map(leak);
+    let ahead = ahead.then(|| runtime.instance()).flatten();
+    let ahead = ahead.map(|(instance, _)| leak(instance));
     if space::freeze(slot).is_err() {
         return;
     }

@@ -223,15 +223,16 @@ impl Vcpu {
         ran.map(|_| ())
     }
 
-    /// The instruction pointer.
-    pub fn instruction(&self) -> Result<u64, KvmError> {
-        Ok(self.fd.get_regs().map_err(call("KVM_GET_REGS"))?.rip)
+    /// The instruction pointer and the stack pointer.
+    pub fn place(&self) -> Result<(u64, u64), KvmError> {
+        let regs = self.fd.get_regs().map_err(call("KVM_GET_REGS"))?;
+        Ok((regs.rip, regs.rsp))
     }
 
-    /// Lets the guest continue elsewhere, all other registers as they are.
-    pub fn divert(&self, to: u64) -> Result<(), KvmError> {
+    /// Lets the guest continue elsewhere and on another stack, all other registers as they are.
+    pub fn divert(&self, to: u64, stack: u64) -> Result<(), KvmError> {
         let mut regs = self.fd.get_regs().map_err(call("KVM_GET_REGS"))?;
-        regs.rip = to;
+        (regs.rip, regs.rsp) = (to, stack);
         self.fd.set_regs(&regs).map_err(call("KVM_SET_REGS"))
     }
 

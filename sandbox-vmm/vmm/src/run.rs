@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use sandbox_abi::boot::field;
-use sandbox_abi::{layout, port};
+use sandbox_abi::layout::{self, PAGE};
+use sandbox_abi::port;
 use sandbox_kvm::{Exit, Machine, Vcpu};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -256,23 +257,30 @@ impl Processor {
         }
     }
 
-    /// A kick. If it is to take the processor from wasm code and finds it running, the guest continues in its
-    /// scheduler; anywhere else the runtime is at work, which is short, and the next kick will find wasm code.
+    /// A kick. If it is to take the processor from a request, the guest continues where it said: at one place if wasm
+    /// code was running, at another one, on another stack, if the runtime was. One that finds ring 0, or an exception on
+    /// its way there, does nothing: the next one finds something else.
     fn interrupted(&self) -> Step {
         if !self.shared.preempt.swap(false, Ordering::SeqCst) {
             return Step::Continue(());
         }
         let divert = || {
-            let at = self.vcpu.instruction()?;
-            if !(self.field(field::WASM_START)..self.field(field::WASM_END)).contains(&at)
-                || self.vcpu.is_delivering()?
-            {
+            let (at, stack) = self.vcpu.place()?;
+            if self.vcpu.is_delivering()? {
                 return Ok(());
             }
-            self.machine
-                .memory()
-                .write_u64(layout::BOOT + field::PREEMPT_RIP, at)?;
-            self.vcpu.divert(self.field(field::PREEMPT_ENTRY))?;
+            let memory = self.machine.memory();
+            if (self.field(field::WASM_START)..self.field(field::WASM_END)).contains(&at) {
+                memory.write_u64(layout::BOOT + field::PREEMPT_RIP, at)?;
+                self.vcpu.divert(self.field(field::PREEMPT_ENTRY), stack)?;
+            } else if self.can_defer(stack) {
+                memory.write_u64(layout::BOOT + field::DEFER_RIP, at)?;
+                memory.write_u64(layout::BOOT + field::DEFER_RSP, stack)?;
+                let entry = self.field(field::DEFER_ENTRY);
+                self.vcpu.divert(entry, self.field(field::DEFER_STACK))?;
+            } else {
+                return Ok(());
+            }
             self.shared.preemptions.fetch_add(1, Ordering::Relaxed);
             Ok::<_, sandbox_kvm::KvmError>(())
         };
@@ -280,5 +288,15 @@ impl Processor {
             Ok(()) => Step::Continue(()),
             Err(e) => lost(e),
         }
+    }
+
+    /// Whether the runtime, on this stack, may be interrupted for a kick: neither in ring 0, whose stack lies below all
+    /// others, nor where it is at work on the last kick.
+    fn can_defer(&self, stack: u64) -> bool {
+        let own = self.field(field::DEFER_STACK);
+        own != 0
+            && self.field(field::DEFERRED) == 0
+            && stack >= layout::RUNTIME
+            && !(own.saturating_sub(PAGE)..=own).contains(&stack)
     }
 }

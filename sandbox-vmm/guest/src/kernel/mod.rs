@@ -13,6 +13,7 @@ pub mod heap;
 mod mem;
 pub mod paging;
 pub mod port;
+pub mod preempt;
 pub mod random;
 pub mod rings;
 pub mod sched;

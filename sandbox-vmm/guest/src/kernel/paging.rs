@@ -61,6 +61,11 @@ pub fn entry(va: u64) -> Result<*mut u64, NoTables> {
     walk(va, &[39, 30, 21], 12)
 }
 
+/// The entry of the table of pages that covers the large page at `va`; tables on the way are made.
+pub fn large_entry(va: u64) -> Result<*mut u64, NoTables> {
+    walk(va, &[39, 30], 21)
+}
+
 /// The entry's value, or 0 if there is no table for it.
 pub fn lookup(va: u64) -> u64 {
     let mut table = layout::PML4;
@@ -121,7 +126,7 @@ pub fn init() -> Result<(), NoTables> {
 pub fn map_ram(start: u64, end: u64) -> Result<(), NoTables> {
     let mut va = start;
     while va < end {
-        let at = walk(va, &[39, 30], 21)?;
+        let at = large_entry(va)?;
         // SAFETY: `at` lies in a table of ours.
         unsafe { at.write_volatile(va | PRESENT | WRITE | LARGE | NO_EXECUTE) };
         va += LARGE_PAGE;

@@ -1,17 +1,19 @@
-//! Processor exceptions and kicks.
+//! Processor exceptions.
 //!
 //! Ring 0 holds nothing but one stub for each exception: it notes what happened and returns to [`entry`] in ring 3, on
 //! a stack of its own. There a page fault in a memory or stack is mended and the interrupted code goes on as if nothing
 //! had been; what wasm code did wrong goes to wasmtime, which unwinds to where wasm was called; anything else is the end
 //! of the VM. There is one exception at a time: the handler itself touches only memory that is mapped.
 
-use crate::kernel::{account, boot, cell::Local, frames, port, rings, sched, space, stack};
+use crate::kernel::{boot, cell::Local, frames, port, preempt, sched, space, stack};
 use core::arch::{asm, global_asm, naked_asm};
 use sandbox_abi::boot::field;
 use sandbox_abi::layout::{IDT, PAGE};
 use sandbox_abi::message::outcome;
 
 const PAGE_FAULT: u64 = 14;
+/// In a page fault's error: an instruction was to be fetched.
+const FETCH: u64 = 16;
 const VECTORS: u64 = 32;
 /// From one stub to the next.
 const STUB: u64 = 128;
@@ -84,7 +86,7 @@ unsafe extern "C" {
     static cloister_stubs: u8;
 }
 
-/// All general registers, as [`entry`] and [`preempt_entry`] push them.
+/// All general registers, as [`push_all`] pushes them.
 #[repr(C)]
 struct Registers {
     r15: u64,
@@ -104,16 +106,20 @@ struct Registers {
     rax: u64,
 }
 
+/// Instructions that push all general registers.
 macro_rules! push_all {
     () => {
         "push rax\n push rcx\n push rdx\n push rbx\n push rbp\n push rsi\n push rdi\n push r8\n push r9\n push r10\n push r11\n push r12\n push r13\n push r14\n push r15"
     };
 }
+/// Instructions that pop them.
 macro_rules! pop_all {
     () => {
         "pop r15\n pop r14\n pop r13\n pop r12\n pop r11\n pop r10\n pop r9\n pop r8\n pop rdi\n pop rsi\n pop rbp\n pop rbx\n pop rdx\n pop rcx\n pop rax"
     };
 }
+
+pub(super) use {pop_all, push_all};
 
 /// Ring 3, on the trap stack, all registers as they were: saves them, asks [`handle`], and goes on where it stopped.
 #[unsafe(naked)]
@@ -149,46 +155,17 @@ unsafe extern "C" fn cloister_trap_entry() {
     )
 }
 
-/// Ring 3, on the stack of the wasm code that a kick interrupted: saves everything, asks [`preempted`], goes on.
-/// wasm code keeps nothing below its stack pointer.
-#[unsafe(naked)]
-unsafe extern "C" fn preempt_entry() {
-    naked_asm!(
-        "push qword ptr [{rip}]",
-        "pushfq",
-        push_all!(),
-        "mov rbx, rsp",
-        "sub rsp, 512",
-        "and rsp, -64",
-        "fxsave64 [rsp]",
-        "cld",
-        "mov rdi, rbp",
-        "call {preempted}",
-        "fxrstor64 [rsp]",
-        "mov rsp, rbx",
-        pop_all!(),
-        "popfq",
-        "ret",
-        rip = const sandbox_abi::layout::BOOT + field::PREEMPT_RIP,
-        preempted = sym preempted,
-    )
-}
-
 /// wasmtime's handler: see `wasmtime_trap_handler_t`.
 type Handler = extern "C" fn(usize, usize, bool, usize);
 
 struct Wasm {
     handler: Option<Handler>,
-    start: u64,
-    end: u64,
     /// An instruction that wasmtime knows may trap; to be blamed for a trap of the kernel's.
     blamed: u64,
 }
 
 static WASM: Local<Wasm> = Local::new(Wasm {
     handler: None,
-    start: 0,
-    end: 0,
     blamed: 0,
 });
 
@@ -205,7 +182,6 @@ pub fn init() {
             gate.add(1).write_volatile(stub >> 32);
         }
     }
-    boot::set(field::PREEMPT_ENTRY, preempt_entry as *const () as u64);
 }
 
 /// Remembers wasmtime's handler.
@@ -213,19 +189,26 @@ pub fn set_handler(handler: Handler) {
     WASM.with(|w| w.handler = Some(handler));
 }
 
-/// Where wasm code lies, and one of its instructions that may trap.
-pub fn set_code(start: u64, end: u64, blamed: u64) {
-    WASM.with(|w| (w.start, w.end, w.blamed) = (start, end, blamed));
-    boot::set(field::WASM_START, start);
-    boot::set(field::WASM_END, end);
+/// Sets the instruction that is blamed for traps of the kernel's: one that wasmtime knows may trap.
+pub fn set_blamed(blamed: u64) {
+    WASM.with(|w| w.blamed = blamed);
 }
 
 /// An exception. Returns if the interrupted code may go on.
 extern "C" fn handle(registers: &Registers) {
     // SAFETY: the stub wrote the note before it came here, and no other exception has happened since.
     let note = unsafe { (&raw const CLOISTER_NOTE).read_volatile() };
+    let wasm = preempt::is_wasm(note.rip);
     let mut lack = false;
     if note.vector == PAGE_FAULT {
+        if wasm
+            && note.error & FETCH != 0
+            && let Some(entry) = preempt::is_deferred(note.rip)
+        {
+            // SAFETY: only this function and the stubs use the note; where it says is where the entry point goes on.
+            unsafe { (&raw mut CLOISTER_NOTE.rip).write_volatile(entry) };
+            return;
+        }
         let write = note.error & 2 != 0;
         if stack::fault(note.address) {
             return;
@@ -239,7 +222,7 @@ extern "C" fn handle(registers: &Registers) {
             return;
         }
     }
-    let (handler, wasm) = WASM.with(|w| (w.handler, (w.start..w.end).contains(&note.rip)));
+    let handler = WASM.with(|w| w.handler);
     if let (Some(handler), true) = (handler, wasm) {
         if lack {
             sched::account(|a| a.outcome = Some(outcome::MEMORY));
@@ -270,23 +253,18 @@ fn spurious(address: u64, error: u64) -> bool {
     let entry = crate::kernel::paging::lookup(address & !(PAGE - 1));
     let present = entry & crate::kernel::paging::PRESENT == crate::kernel::paging::PRESENT;
     let write = error & 2 == 0 || entry & crate::kernel::paging::WRITE != 0;
-    let execute = error & 16 == 0 || entry & crate::kernel::paging::NO_EXECUTE == 0;
+    let execute = error & FETCH == 0 || entry & crate::kernel::paging::NO_EXECUTE == 0;
     present && write && execute
 }
 
-/// A kick in wasm code, whose frame pointer is `frame`: the end of it if it is over its time, else the others' turn.
-extern "C" fn preempted(frame: u64) {
-    boot::set(field::SLICE, boot::get(field::SLICE).wrapping_add(1));
-    if account::over() {
-        let (handler, blamed) = WASM.with(|w| (w.handler, w.blamed));
-        if let Some(handler) = handler.filter(|_| blamed != 0) {
-            boot::set(field::TRAPS, boot::get(field::TRAPS).wrapping_add(1));
-            // Unwinds to where wasm was called; what the interrupted code was doing is dropped with its instance.
-            handler(blamed as usize, frame as usize, false, 0);
-        }
+/// Ends the wasm code with this frame pointer: unwinds to where it was called. What it was doing is dropped with its
+/// instance. Returns if there is nothing that a trap could be blamed on.
+pub fn stop(frame: u64) {
+    let (handler, blamed) = WASM.with(|w| (w.handler, w.blamed));
+    if let Some(handler) = handler.filter(|_| blamed != 0) {
+        boot::set(field::TRAPS, boot::get(field::TRAPS).wrapping_add(1));
+        handler(blamed as usize, frame as usize, false, 0);
     }
-    rings::ring(true);
-    sched::yield_now();
 }
 
 /// Whether this processor runs the guest where it should be: used once at boot, as a check of the VMM.

@@ -4,7 +4,7 @@ use crate::link::bindings::wasi::cli::{
     environment, exit, stderr, stdin, stdout, terminal_input, terminal_output, terminal_stderr,
     terminal_stdin, terminal_stdout,
 };
-use crate::runtime::State;
+use crate::runtime::{Asked, State};
 use crate::wasi::io::{InputStream, OutputStream};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -28,7 +28,7 @@ impl core::error::Error for Exit {}
 
 impl environment::Host for State {
     fn get_environment(&mut self) -> Result<Vec<(String, String)>> {
-        self.worldly();
+        self.note(Asked::Settings);
         Ok(self
             .settings
             .env

@@ -2,7 +2,7 @@
 
 use crate::kernel::time;
 use crate::link::bindings::wasi::clocks::{monotonic_clock, timezone, wall_clock};
-use crate::runtime::State;
+use crate::runtime::{Asked, State};
 use crate::wasi::io::Pollable;
 use alloc::string::String;
 use wasmtime::Result;
@@ -10,7 +10,7 @@ use wasmtime::component::Resource;
 
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> Result<u64> {
-        self.worldly();
+        self.note(Asked::World);
         Ok(time::monotonic_ns())
     }
 
@@ -23,7 +23,7 @@ impl monotonic_clock::Host for State {
     }
 
     fn subscribe_duration(&mut self, when: u64) -> Result<Resource<Pollable>> {
-        self.worldly();
+        self.note(Asked::World);
         Ok(self
             .table
             .push(Pollable::At(time::monotonic_ns().saturating_add(when)))?)
@@ -32,7 +32,7 @@ impl monotonic_clock::Host for State {
 
 impl wall_clock::Host for State {
     fn now(&mut self) -> Result<wall_clock::Datetime> {
-        self.worldly();
+        self.note(Asked::World);
         let (seconds, nanoseconds) = time::wall_clock();
         Ok(wall_clock::Datetime {
             seconds,

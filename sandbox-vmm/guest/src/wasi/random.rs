@@ -2,7 +2,7 @@
 
 use crate::kernel::random as generator;
 use crate::link::bindings::wasi::random::{insecure, insecure_seed, random};
-use crate::runtime::State;
+use crate::runtime::{Asked, State};
 use alloc::vec::Vec;
 use wasmtime::{Result, ensure};
 
@@ -12,7 +12,7 @@ const MOST: u64 = 64 << 20;
 const STEP: usize = 1 << 20;
 
 fn word(state: &State) -> u64 {
-    state.worldly();
+    state.note(Asked::World);
     let mut bytes = [0; 8];
     generator::fill(&mut bytes);
     u64::from_le_bytes(bytes)
@@ -23,7 +23,7 @@ fn bytes(state: &State, len: u64) -> Result<Vec<u8>> {
         len <= MOST,
         "{len} random bytes at once are more than {MOST}"
     );
-    state.worldly();
+    state.note(Asked::World);
     let len = usize::try_from(len)?;
     let mut bytes = Vec::new();
     ensure!(
