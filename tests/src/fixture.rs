@@ -54,6 +54,17 @@ pub fn dirtying() -> Vec<u8> {
     saying_as("(call $look (local.get $request))", &more)
 }
 
+/// As [`dirtying`], but each instance asks for the time when it is made, so that none can be made ahead of its request.
+#[must_use]
+pub fn dirtying_made_anew() -> Vec<u8> {
+    let more = without_comments(include_str!("fixture/dirtying.wat"));
+    let begin = "(func $begin";
+    let more = more.replacen(begin, &format!("{begin} (drop (call $now))"), 1);
+    let source = saying_source("(call $look (local.get $request))", &more);
+    let import = "(import \"wasi:clocks/monotonic-clock@V\" \"now\" (func $now (result i64)))";
+    handler(&source.replacen("(module", &format!("(module {import}"), 1))
+}
+
 /// As [`saying`], whose instances print `first` when they are made; and then trap, if they `fail`.
 #[must_use]
 pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
@@ -89,10 +100,14 @@ fn saying_with(text: &str, more: &str) -> Vec<u8> {
 
 /// As [`saying_with`], with code in the text's place that gives its address and length.
 fn saying_as(text: &str, more: &str) -> Vec<u8> {
+    handler(&saying_source(text, more))
+}
+
+fn saying_source(text: &str, more: &str) -> String {
     let source = without_comments(include_str!("fixture/saying.wat"));
     let source = source.replace("(@text)", text);
     let (begin, end) = source.split_at(source.rfind(')').unwrap());
-    handler(&format!("{begin}{more}{end}"))
+    format!("{begin}{more}{end}")
 }
 
 /// A component that exports `run` and no handler.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cloister_tests::Node;
 use cloister_tests::client::{Connection, empty};
-use cloister_tests::fixture::{dirtying, probe};
+use cloister_tests::fixture::{dirtying, dirtying_made_anew, probe};
 use cloister_tests::wait::{SOON, until, within};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -55,9 +55,12 @@ async fn an_instance_that_is_not_fresh_is_seen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_finds_nothing_of_others() {
     let node = Node::start(EXE).await;
-    let component = dirtying();
-    for mode in ["instance", "vm", "vm:3"] {
-        node.deploy("app", &component).isolation(mode).done().await;
+    let components = [dirtying(), dirtying_made_anew()];
+    for (mode, component) in ["instance", "vm", "vm:3"]
+        .iter()
+        .flat_map(|mode| components.iter().map(move |component| (*mode, component)))
+    {
+        node.deploy("app", component).isolation(mode).done().await;
         let rows = join_all((0..8).map(|_| finds(&node, "app", 25))).await;
         for found in rows.iter().flatten() {
             assert_eq!(found, "clean", "mode {mode}");
@@ -135,17 +138,20 @@ async fn what_is_cut_off_anywhere_leaves_nothing() {
     let rounds: u32 = std::env::var("CLOISTER_KICK_ROUNDS")
         .map_or(400, |rounds| rounds.parse().expect("a number of rounds"));
     let node = Node::start(EXE).await;
-    let component = dirtying();
-    let deploy = node.deploy("app", &component);
-    let deploy = deploy.limits(json!({"cpu_ms": 250}));
-    deploy.scale(json!({"max": 1})).done().await;
+    for (app, component) in [("app", dirtying()), ("anew", dirtying_made_anew())] {
+        let deploy = node.deploy(app, &component);
+        let deploy = deploy.limits(json!({"cpu_ms": 250}));
+        deploy.scale(json!({"max": 1})).done().await;
+    }
     let mut clean = Connection::h1(node.listen).await.unwrap();
     // A row of moments that is the same each time: a generator of Lehmer's.
     let mut moment: u64 = 1;
     for round in 0..rounds {
         moment = moment * 48_271 % 0x7fff_ffff;
+        let app = ["app", "anew"][round as usize % 2];
+        let host = format!("{app}.localhost");
         let mut cut = Connection::h1(node.listen).await.unwrap();
-        let request = cut.request("POST", "app.localhost", "/", empty());
+        let request = cut.request("POST", &host, "/", empty());
         let mut answer = tokio::spawn(async move { cut.call(request).await });
         // A few wait for the limit; the others' clients go away.
         if moment.is_multiple_of(100) {
@@ -157,12 +163,12 @@ async fn what_is_cut_off_anywhere_leaves_nothing() {
             tokio::time::sleep(Duration::from_micros(moment % 3000)).await;
             answer.abort();
         }
-        let request = clean.request("GET", "app.localhost", "/", empty());
+        let request = clean.request("GET", &host, "/", empty());
         let answer = within(SOON, "the answer", clean.call(request)).await;
         let answer = answer.map(|answer| (answer.status.as_u16(), answer.text()));
         if !matches!(&answer, Ok((200, text)) if text == "clean") {
-            let logs = "/v1/tenants/default/apps/app/logs?tail=20";
-            let logs = node.admin.call("GET", logs, "text/plain", empty()).await;
+            let logs = format!("/v1/tenants/default/apps/{app}/logs?tail=20");
+            let logs = node.admin.call("GET", &logs, "text/plain", empty()).await;
             panic!("round {round}: {answer:?}\n{}", logs.text());
         }
     }

@@ -99,13 +99,19 @@ impl Runtime {
     }
 
     fn store(&'static self) -> Store<State> {
+        space::begin_instance();
         let mut store = Store::new(&self.engine, State::new(settings::current()));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(CALL_BYTES);
         // Where host functions call the component, for memory above all, it can only be ended here: see `kernel::preempt`.
-        store.call_hook(|_, to| match to {
-            CallHook::CallingWasm if account::over() => Err(ended()),
-            _ => Ok(()),
+        store.call_hook(|_, to| {
+            if matches!(to, CallHook::CallingWasm) {
+                space::begin_call();
+                if account::over() {
+                    return Err(ended());
+                }
+            }
+            Ok(())
         });
         store
     }

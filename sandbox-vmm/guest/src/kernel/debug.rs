@@ -7,10 +7,16 @@ macro_rules! debug {
 }
 pub use crate::debug;
 
+use crate::kernel::cell::Solo;
 use core::fmt::Write;
 
+/// Most bytes of a line.
+const MOST: usize = 512;
+
+static BUFFER: Solo<[u8; MOST]> = Solo::new([0; MOST]);
+
 struct Line {
-    bytes: [u8; 512],
+    bytes: [u8; MOST],
     len: usize,
 }
 
@@ -30,11 +36,14 @@ impl Write for Line {
 /// Writes a line of at most 512 bytes; the rest is cut off. Needs no heap, so that it works in a panic.
 pub fn line(args: core::fmt::Arguments<'_>) {
     let mut line = Line {
-        bytes: [0; 512],
+        bytes: [0; MOST],
         len: 0,
     };
     let _ = line.write_fmt(args);
-    crate::kernel::port::debug(
-        core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("(not UTF-8)"),
-    );
+    // A thread's stack is not mapped one to one, where the VMM looks for the line.
+    BUFFER.with(|buffer| {
+        let buffer = &mut buffer[..line.len];
+        buffer.copy_from_slice(&line.bytes[..line.len]);
+        crate::kernel::port::debug(core::str::from_utf8(buffer).unwrap_or("(not UTF-8)"));
+    });
 }

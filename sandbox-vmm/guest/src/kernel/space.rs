@@ -5,9 +5,13 @@
 //! memory has *grown* by is taken away again; its addresses may be used after the next flush, which many ranges share.
 //!
 //! ```text
-//! base ........ origin ........ initial ................ grown ............ len
-//! | copied on write from what it began with | frames of its own | not present (guard) |
+//! base ............. start .......................... initial ........... end ............. len
+//! | not present (guard) | copied on write from what it began with | frames of its own | guard |
 //! ```
+//!
+//! A free range goes only to the memory that had it before, in another instance: to the one that is reserved as the
+//! n-th one when an instance is made. All instances of a VM are of one component, so that is the memory of the
+//! same size and the same image, and what is left of the last one, wiped, is what the next one begins with.
 //!
 //! A range belongs to the [slot](crate::slots) whose thread reserved it. [`freeze`] makes all that the ranges of a slot
 //! hold the state that [`restore`] puts them back to.
@@ -35,12 +39,18 @@ struct Owner {
     ranges: Vec<usize>,
     /// How many of them were there when it was frozen; those behind are its request's.
     frozen: usize,
+    /// How many were reserved for the instance that is being made.
+    reserved: usize,
     busy: bool,
 }
 
 struct Space {
     ranges: Vec<Range>,
     owners: Vec<Owner>,
+    /// As an owner's, where there is none.
+    reserved: usize,
+    /// The memory that was reserved last, if nothing was asked of it yet and no wasm has run.
+    newest: Option<usize>,
     next: u64,
     zeroes: Frame,
     /// Memories that are free after the next flush.
@@ -53,6 +63,8 @@ struct Space {
 static SPACE: Local<Space> = Local::new(Space {
     ranges: Vec::new(),
     owners: Vec::new(),
+    reserved: 0,
+    newest: None,
     next: BASE,
     zeroes: Frame(0),
     stale: 0,
@@ -86,14 +98,15 @@ pub fn add_slot() -> Result<usize, Refused> {
         }
         let base = arena::base(number);
         let mut range = Range::new(Kind::Arena, base, arena::STRIDE);
-        range.open(0)?;
+        range.open(0, 0)?;
         s.owners.push(Owner {
             arena: range,
             ranges: Vec::new(),
             frozen: 0,
+            reserved: 0,
             busy: true,
         });
-        s.grow(At::Arena(number), arena::FIRST)?;
+        s.grow(At::Arena(number), 0, arena::FIRST)?;
         arena::create(base);
         Ok(number)
     })
@@ -101,7 +114,18 @@ pub fn add_slot() -> Result<usize, Refused> {
 
 /// Gives an arena frames up to `len` bytes from its base. `false`: there are not so many.
 pub fn extend(number: usize, len: u64) -> bool {
-    SPACE.with(|s| s.grow(At::Arena(number), len).is_ok())
+    SPACE.with(|s| s.grow(At::Arena(number), 0, len).is_ok())
+}
+
+/// The running thread is about to make an instance.
+pub fn begin_instance() {
+    let slot = sched::slot();
+    SPACE.with(|s| *s.reserved(slot) = 0);
+}
+
+/// Wasm is about to run: what is opened from now on grows.
+pub fn begin_call() {
+    SPACE.with(|s| s.newest = None);
 }
 
 /// Reserves `len` bytes, none of them accessible.
@@ -112,7 +136,10 @@ pub fn reserve(len: u64) -> Result<u64, Refused> {
         if s.stale >= BATCH {
             s.flush();
         }
-        let index = match s.ranges.iter().position(|r| r.is_free(len)) {
+        let ordinal = *s.reserved(slot);
+        *s.reserved(slot) += 1;
+        let free = s.ranges.iter().position(|r| r.is_free(ordinal, len));
+        let index = match free {
             Some(index) => index,
             None => {
                 let base = s.next;
@@ -120,11 +147,12 @@ pub fn reserve(len: u64) -> Result<u64, Refused> {
                     .checked_add(len.next_multiple_of(LARGE_PAGE) + LARGE_PAGE)
                     .filter(|n| *n <= END)
                     .ok_or(Refused)?;
-                s.ranges.push(Range::new(Kind::Memory, base, len));
+                s.ranges.push(Range::new(Kind::Memory(ordinal), base, len));
                 s.ranges.len() - 1
             }
         };
         s.ranges[index].take();
+        s.newest = Some(index);
         if let Some(owner) = slot.and_then(|n| s.owners.get_mut(n)) {
             owner.ranges.push(index);
         }
@@ -137,17 +165,19 @@ pub fn open(start: u64, len: u64) -> Result<(), Refused> {
     SPACE.with(|s| {
         let index = s.find(start).ok_or(Refused)?;
         let range = &mut s.ranges[index];
-        let end = (start + len).next_multiple_of(PAGE) - range.base;
+        let start = start - range.base;
+        let end = (start + len).next_multiple_of(PAGE);
         if end > range.len {
             return Err(Refused);
         }
-        if range.is_open() {
-            return s.grow(At::Memory(index), end);
+        // What is opened later than at once has grown, be it from nothing.
+        if s.newest.take() != Some(index) {
+            return s.grow(At::Memory(index), start, end);
         }
-        if !range.fits(end) {
+        if !range.fits(start, end) {
             s.forget(index);
         }
-        s.ranges[index].open(end)
+        s.ranges[index].open(start, end)
     })
 }
 
@@ -161,9 +191,9 @@ pub fn show(from: u64, at: u64, len: u64) -> Result<(), Refused> {
             len,
         };
         if !s.ranges[index].shows(image) {
-            let end = s.ranges[index].end;
+            let (start, end) = (s.ranges[index].start, s.ranges[index].end);
             s.forget(index);
-            s.ranges[index].open(end)?;
+            s.ranges[index].open(start, end)?;
         }
         s.ranges[index].set_image(image);
         Ok(())
@@ -298,9 +328,19 @@ impl Space {
         }
     }
 
-    /// Gives pages beyond the initial part frames at once: who grows a memory is about to use it.
-    fn grow(&mut self, at: At, end: u64) -> Result<(), Refused> {
+    /// How many memories the instance has that is being made.
+    fn reserved(&mut self, slot: Option<usize>) -> &mut usize {
+        match slot.and_then(|n| self.owners.get_mut(n)) {
+            Some(owner) => &mut owner.reserved,
+            None => &mut self.reserved,
+        }
+    }
+
+    /// Gives pages beyond the initial part, or from `start` if there is none, frames at once: who grows a memory is about
+    /// to use it.
+    fn grow(&mut self, at: At, start: u64, end: u64) -> Result<(), Refused> {
         let range = self.at(at).ok_or(Refused)?;
+        range.begin(start);
         if end <= range.end {
             return Ok(());
         }

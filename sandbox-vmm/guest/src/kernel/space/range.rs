@@ -51,8 +51,8 @@ struct Dirty {
 /// What a range is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A wasm memory.
-    Memory,
+    /// A wasm memory, and which one of an instance's.
+    Memory(usize),
     /// Heap of the runtime: it may have the last frames, and what it grew by needs no wipe.
     Arena,
 }
@@ -64,10 +64,10 @@ pub(super) struct Range {
     pub(super) len: u64,
     state: State,
     image: Option<Image>,
-    /// Bytes that are copied on write.
+    /// Where what can be accessible begins.
+    pub(super) start: u64,
+    /// End of what is copied on write.
     initial: u64,
-    /// Whether `initial` was set for this user.
-    opened: bool,
     /// Whether the entries of the initial part are written.
     filled: bool,
     /// End of what is accessible now.
@@ -89,8 +89,8 @@ impl Range {
             len,
             state: State::Used,
             image: None,
+            start: 0,
             initial: 0,
-            opened: false,
             filled: false,
             end: 0,
             floor: 0,
@@ -99,9 +99,9 @@ impl Range {
         }
     }
 
-    /// Whether it waits for a user of `len` bytes.
-    pub(super) fn is_free(&self, len: u64) -> bool {
-        self.state == State::Free && self.len == len
+    /// Whether it waits for a memory of `len` bytes that is this one of an instance's.
+    pub(super) fn is_free(&self, ordinal: usize, len: u64) -> bool {
+        self.state == State::Free && self.kind == Kind::Memory(ordinal) && self.len == len
     }
 
     /// It has a user.
@@ -109,23 +109,28 @@ impl Range {
         self.state = State::Used;
     }
 
-    /// Whether the user has said how large it is at first.
-    pub(super) fn is_open(&self) -> bool {
-        self.opened
+    /// Whether its entries are those of a range that begins with these bytes, or not written.
+    pub(super) fn fits(&self, start: u64, initial: u64) -> bool {
+        !self.filled || (self.start, self.initial) == (start, initial)
     }
 
-    /// Whether its entries are those of a range with `initial` bytes, or not written.
-    pub(super) fn fits(&self, initial: u64) -> bool {
-        !self.filled || self.initial == initial
-    }
-
-    /// Makes the first `end` bytes accessible.
-    pub(super) fn open(&mut self, end: u64) -> Result<(), Refused> {
+    /// Makes the bytes from `start` to `end` accessible.
+    pub(super) fn open(&mut self, start: u64, end: u64) -> Result<(), Refused> {
         if end > self.len {
             return Err(Refused);
         }
-        (self.opened, self.initial, self.end) = (true, end, end);
+        (self.start, self.initial, self.end) = (start, end, end);
+        if !self.filled {
+            self.image = None;
+        }
         Ok(())
+    }
+
+    /// If it is empty, what it grows by begins at `start`.
+    pub(super) fn begin(&mut self, start: u64) {
+        if self.end == self.start && self.dirty.is_empty() {
+            (self.start, self.initial, self.end) = (start, start, start);
+        }
     }
 
     /// Whether its entries show this image, or are not written.
@@ -142,7 +147,7 @@ impl Range {
     fn fill(&mut self, zeroes: Frame) -> Result<(), Refused> {
         let (base, image) = (self.base, self.image);
         let shared = PRESENT | NO_EXECUTE | COPY_ON_WRITE;
-        paging::update(base, base + self.initial, |va, _| {
+        paging::update(base + self.start, base + self.initial, |va, _| {
             let page = image.and_then(|i| i.page(va - base));
             page.unwrap_or(zeroes.0) | shared
         })?;
@@ -153,7 +158,7 @@ impl Range {
     /// Deals with a page fault at `va`, which lies in the range.
     pub(super) fn fault(&mut self, va: u64, write: bool, zeroes: Frame) -> Fault {
         let offset = (va - self.base) & !(PAGE - 1);
-        if self.state != State::Used || offset >= self.end {
+        if self.state != State::Used || !(self.start..self.end).contains(&offset) {
             return Fault::Bad;
         }
         if !self.filled && offset < self.initial && self.fill(zeroes).is_err() {
@@ -196,7 +201,7 @@ impl Range {
 
     fn purpose(&self) -> Purpose {
         match self.kind {
-            Kind::Memory => Purpose::Wasm,
+            Kind::Memory(_) => Purpose::Wasm,
             Kind::Arena => Purpose::Runtime,
         }
     }
@@ -205,7 +210,7 @@ impl Range {
     pub(super) fn frames_for(&self, end: u64) -> u64 {
         let pages = end.saturating_sub(self.end) / PAGE;
         let margin = match self.kind {
-            Kind::Memory => MARGIN,
+            Kind::Memory(_) => MARGIN,
             Kind::Arena => 4,
         };
         pages.saturating_sub(self.spare.len() as u64) + pages / 256 + margin
@@ -245,8 +250,6 @@ impl Range {
             paging::address(entry) | shared
         })?;
         (self.initial, self.floor) = (end, self.end);
-        // What was empty grows from here on, as any other: it has an initial part no more.
-        self.opened = true;
         Ok(())
     }
 
@@ -265,14 +268,19 @@ impl Range {
     pub(super) fn restore(&mut self, quarantine: &mut Vec<Frame>) -> Result<bool, Refused> {
         self.wipe();
         let kept = match self.kind {
-            Kind::Memory => self.floor,
-            Kind::Arena => self.floor + KEEP_ARENA,
+            Kind::Memory(_) => self.floor(),
+            Kind::Arena => self.floor() + KEEP_ARENA,
         };
         if self.end <= kept {
             return Ok(true);
         }
         self.shrink(kept, quarantine)?;
         Ok(false)
+    }
+
+    /// End of what was accessible when it was frozen. What was empty then did not know yet where it would begin.
+    fn floor(&self) -> u64 {
+        self.floor.max(self.start)
     }
 
     /// Takes away what lies behind `end`.
@@ -296,7 +304,6 @@ impl Range {
     /// Wipes it for the next user. `false`: that user has to wait for a flush.
     pub(super) fn release(&mut self, quarantine: &mut Vec<Frame>) -> Result<bool, Refused> {
         self.wipe();
-        self.opened = false;
         if self.end <= self.initial {
             self.state = State::Free;
             return Ok(true);
@@ -309,9 +316,9 @@ impl Range {
     /// Takes all of its pages away.
     pub(super) fn forget(&mut self, quarantine: &mut Vec<Frame>) {
         quarantine.extend(self.dirty.drain(..).map(|d| d.frame));
-        let _ = paging::update(self.base, self.base + self.end, |_, _| 0);
-        (self.image, self.initial, self.end) = (None, 0, 0);
-        (self.opened, self.filled) = (false, false);
+        let _ = paging::update(self.base + self.start, self.base + self.end, |_, _| 0);
+        (self.image, self.filled) = (None, false);
+        (self.start, self.initial, self.end) = (0, 0, 0);
     }
 
     /// A flush was made.
@@ -337,7 +344,7 @@ impl Range {
             let _ = paging::set(self.base + dirty.offset, from.0 | shared);
             quarantine.push(dirty.frame);
         }
-        let _ = self.shrink(self.floor, quarantine);
+        let _ = self.shrink(self.floor(), quarantine);
         quarantine.append(&mut self.spare);
     }
 }
