@@ -25,7 +25,7 @@ async fn node() -> &'static Node {
     NODE.get_or_init(|| async {
         let node = Node::start(EXE).await;
         node.deploy("probe", probe()).done().await;
-        let limits = json!({ "cpu_ms": 700, "head_timeout_ms": 2500, "wall_ms": 5000, "post_return_ms": 1000, "concurrency": 8,
+        let limits = json!({ "cpu_ms": 400, "head_timeout_ms": 2500, "wall_ms": 5000, "post_return_ms": 1000, "concurrency": 8,
             "memory_bytes": 33_554_432, "vm_memory_bytes": 134_217_728 });
         node.deploy("tight", probe()).limits(limits).done().await;
         node.deploy("other", &saying("other")).tenant("neighbour").done().await;
@@ -205,7 +205,7 @@ async fn processor_time_is_limited_wherever_it_is_spent() {
         fails("tight", path, 504, "cpu-limit").await;
         assert!(
             begin.elapsed() < Duration::from_secs(25),
-            "{path}: {:?} for three times 0.7 s",
+            "{path}: {:?} for three times 0.4 s",
             begin.elapsed()
         );
     }

@@ -58,4 +58,9 @@ pub mod field {
     pub const DEFER_RIP: u64 = 0x208;
     /// The stack pointer for it. VMM.
     pub const DEFER_RSP: u64 = 0x210;
+
+    /// 64 bytes that KVM keeps, aligned to as many: first the nanoseconds that the processor was ready to run and did not,
+    /// others having the host's (`struct kvm_steal_time`). Only differences say something. Stays 0 where KVM has no such
+    /// account.
+    pub const STEAL: u64 = 0x400;
 }

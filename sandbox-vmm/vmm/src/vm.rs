@@ -147,6 +147,7 @@ pub(crate) const START: Start = Start {
     gdt: layout::GDT,
     idt: layout::IDT,
     tss: layout::TSS,
+    steal: layout::BOOT + field::STEAL,
 };
 
 impl Vm {

@@ -6,7 +6,7 @@ use crate::kernel::{sched, time};
 pub fn begin_request() {
     sched::account(|a| {
         *a = sched::Account {
-            turn_ns: time::monotonic_ns(),
+            turn_ns: time::processor_ns(),
             ..Default::default()
         }
     });
@@ -14,7 +14,7 @@ pub fn begin_request() {
 
 /// Nanoseconds of processor time that the running thread has used.
 pub fn cpu_ns() -> u64 {
-    let now = time::monotonic_ns();
+    let now = time::processor_ns();
     sched::account(|a| a.used_ns + now.saturating_sub(a.turn_ns))
 }
 

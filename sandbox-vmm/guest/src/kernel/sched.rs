@@ -55,7 +55,7 @@ struct Thread {
 pub struct Account {
     /// Nanoseconds before the current turn.
     pub used_ns: u64,
-    /// Start of the current turn.
+    /// Start of the current turn, as [`time::processor_ns`] has it.
     pub turn_ns: u64,
     /// Most nanoseconds.
     pub limit_ns: Option<u64>,
@@ -272,7 +272,7 @@ fn leave() {
     let (save, load) = SCHEDULER.with(|s| {
         let load = s.rsp;
         let thread = s.running().expect("only threads leave");
-        thread.account.used_ns += time::monotonic_ns().saturating_sub(thread.account.turn_ns);
+        thread.account.used_ns += time::processor_ns().saturating_sub(thread.account.turn_ns);
         (&raw mut thread.rsp, load)
     });
     // SAFETY: the scheduler saved `load` when it entered this thread and waits there. `save` stays valid until `switch`
@@ -286,7 +286,7 @@ fn enter(slot: u32) {
         s.current = Some(slot);
         let thread = &mut s.threads[slot as usize];
         thread.state = State::Running;
-        thread.account.turn_ns = time::monotonic_ns();
+        thread.account.turn_ns = time::processor_ns();
         (
             thread.rsp,
             &raw mut s.rsp,

@@ -47,6 +47,11 @@ pub fn monotonic_ns() -> u64 {
     CLOCK.with(|c| scaled(tsc().wrapping_sub(c.start), c.scale))
 }
 
+/// Nanoseconds that this processor has run, from some moment on: time that others had the host's is left out.
+pub fn processor_ns() -> u64 {
+    monotonic_ns().wrapping_sub(boot::get(field::STEAL))
+}
+
 /// Takes over the wall clock that the VMM has just written.
 pub fn synchronise() {
     CLOCK.with(|c| {

@@ -1,0 +1,39 @@
+//! Whose time it is. A binary of its own: what makes the host busy is to disturb no other test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cloister_tests::Node;
+use cloister_tests::fixture::probe;
+use serde_json::json;
+
+const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_that_others_had_is_not_the_components() {
+    let node = Node::start(EXE).await;
+    let limits = json!({ "cpu_ms": 500 });
+    node.deploy("probe", probe()).limits(limits).done().await;
+    // Four for each processor, so that the VM has no more than a fifth of one.
+    let (stop, cores) = (
+        AtomicBool::new(false),
+        std::thread::available_parallelism().unwrap(),
+    );
+    let took = std::thread::scope(|scope| {
+        for _ in 0..4 * cores.get() {
+            scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+        }
+        let begin = Instant::now();
+        let answer = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(node.get("probe", "/spin"))
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(answer.problem(), "cpu-limit", "{}", answer.text());
+        begin.elapsed()
+    });
+    assert!(
+        took > Duration::from_millis(1000),
+        "{took:?} of a busy host's time for 0.5 s of processor time"
+    );
+}
