@@ -25,7 +25,9 @@ use platform_control::store::{Records, SledStore};
 use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
 use platform_model::{Endpoints, Secret};
-use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, nice, set_dumpable_behavior, setrlimit,
+};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -405,8 +407,12 @@ fn raise_file_limit() {
     }
 }
 
-/// No core files: they would have secrets in them.
+/// No core files, neither in a folder nor for a program that the kernel hands them to: they would have secrets in them. Nor may
+/// another process of the same user look at this one's memory.
 fn forbid_core_files() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "could not forbid core files");
+    }
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
