@@ -150,12 +150,4 @@ mod tests {
             assert!(lifetime(bad).is_err(), "{bad}");
         }
     }
-
-    #[test]
-    fn a_limit_can_be_taken_away() {
-        assert_eq!(or_none::<u32>("none"), Ok(OrNone(None)));
-        assert_eq!(or_none::<u32>("7"), Ok(OrNone(Some(7))));
-        assert!(or_none::<Rate>("7").is_err() && millis_or_none("x").is_err());
-        assert_eq!(millis_or_none("2s"), Ok(OrNone(Some(2_000))));
-    }
 }

@@ -93,3 +93,16 @@ fn millis_or_none(text: &str) -> Result<OrNone<u64>, String> {
 fn size_or_none(text: &str) -> Result<OrNone<u64>, String> {
     or_none_by(text, parse_size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_can_be_taken_away() {
+        assert_eq!(or_none::<u32>("none"), Ok(OrNone(None)));
+        assert_eq!(or_none::<u32>("7"), Ok(OrNone(Some(7))));
+        assert!(or_none::<Rate>("7").is_err() && millis_or_none("x").is_err());
+        assert_eq!(millis_or_none("2s"), Ok(OrNone(Some(2_000))));
+    }
+}
