@@ -65,6 +65,17 @@ pub fn dirtying_made_anew() -> Vec<u8> {
     handler(&source.replacen("(module", &format!("(module {import}"), 1))
 }
 
+/// A component that writes a file of so many bytes into its scratch folder: it answers 200, or 507 where that is full.
+#[must_use]
+pub fn scratching(bytes: u64) -> Vec<u8> {
+    let core = without_comments(include_str!("fixture/scratching.wat"));
+    component(
+        &core.replace("(@bytes)", &bytes.to_string()),
+        "import wasi:filesystem/preopens@V; import wasi:filesystem/types@V; import wasi:http/types@V;
+         export wasi:http/incoming-handler@V;",
+    )
+}
+
 /// As [`saying`], whose instances print `first` when they are made; and then trap, if they `fail`.
 #[must_use]
 pub fn printing_first(text: &str, first: &str, fail: bool) -> Vec<u8> {
@@ -345,6 +356,7 @@ mod tests {
             ("saying", saying("a \"text\"\n")),
             ("with proposals", with_proposals("text")),
             ("dirtying", dirtying()),
+            ("scratching", scratching(1)),
             ("printing first", printing_first("text", "first", true)),
             ("without handler", without_handler()),
             ("with unknown import", with_unknown_import()),

@@ -80,6 +80,76 @@ pub fn terminate(pid: u32) {
     signal(pid, rustix::process::Signal::TERM);
 }
 
+/// Has a process end as after a bug, with a core file where it may leave one. Its own limit on that is lifted, where this
+/// user may do so.
+///
+/// # Panics
+/// When there is no such process.
+pub fn abort(pid: u32) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    // Where it may not be lifted, it holds.
+    let _ = prlimit(
+        Pid::from_raw(i32::try_from(pid).unwrap()),
+        Resource::Core,
+        unlimited,
+    );
+    signal(pid, rustix::process::Signal::ABORT);
+}
+
+/// A stretch of a process's memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it is, what may be done with it and what it shows, as `/proc/PID/smaps` has it.
+    pub name: String,
+    /// Whether a core file has it.
+    pub dumped: bool,
+}
+
+/// The stretches of a process's memory that have `text` in them.
+///
+/// # Errors
+/// When this user may not look at the process's memory.
+pub fn memory_with(pid: u32, text: &[u8]) -> std::io::Result<Vec<Stretch>> {
+    use std::os::unix::fs::FileExt as _;
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    let (mut found, mut name, mut resident) = (Vec::new(), "", true);
+    for line in smaps.lines() {
+        match line.split_once(char::is_whitespace) {
+            Some(("Rss:", size)) => resident = size.trim() != "0 kB",
+            Some(("VmFlags:", flags)) if resident => {
+                let mut flags = flags.split_whitespace();
+                // Neither memory of a device nor what cannot be read.
+                if !name.contains(" r") || flags.clone().any(|flag| flag == "io" || flag == "pf") {
+                    continue;
+                }
+                let range = name
+                    .split_once(' ')
+                    .and_then(|(range, _)| range.split_once('-'));
+                let (start, end) = range.unwrap_or_else(|| panic!("no range: {name}"));
+                let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
+                let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+                // What cannot be read, as `[vvar]`, is nobody's memory.
+                let read = memory.read_at(&mut bytes, start).unwrap_or(0);
+                bytes.truncate(read);
+                if bytes.windows(text.len()).any(|window| window == text) {
+                    found.push(Stretch {
+                        name: name.to_owned(),
+                        dumped: !flags.any(|flag| flag == "dd"),
+                    });
+                }
+            }
+            Some((first, _)) if !first.ends_with(':') => (name, resident) = (line, true),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
 fn signal(pid: u32, signal: rustix::process::Signal) {
     let id = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(id, signal)

@@ -211,3 +211,99 @@ async fn configuration_and_secrets_become_variables() {
     let changed = user.json("config set later A=1", "");
     assert_eq!(changed["deployment"], Value::Null);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_shown_changed_and_held_to() {
+    let node = Node::start(EXE).await;
+    node.deploy("shop", probe()).done().await;
+    let user = User::new(&node);
+    user.json("login", &node.admin.token);
+    let shown = user.json("policy shop", "");
+    assert_eq!((&shown["policy"], &shown["keep"]), (&json!({}), &json!(20)));
+    let line = "policy shop --rate 2/m,burst=2 --request-body 1KiB --keep 3";
+    let changed = user.json(line, "");
+    let wanted = json!({"rate": "2/m,burst=2", "request_body_bytes": 1024});
+    assert_eq!((&changed["policy"], &changed["keep"]), (&wanted, &json!(3)));
+    let answers: Vec<_> = [
+        node.get("shop", "/hello").await,
+        node.get("shop", "/hello").await,
+        node.get("shop", "/hello").await,
+    ]
+    .iter()
+    .map(|answer| answer.status.as_u16())
+    .collect();
+    assert_eq!(answers, [200, 200, 429]);
+    // What is not typed stays.
+    let changed = user.json("policy shop --rate none", "");
+    assert_eq!(changed["policy"], json!({"request_body_bytes": 1024}));
+    assert_eq!(changed["keep"], 3);
+    assert_eq!(node.get("shop", "/hello").await.status, 200);
+    let text = user.done("policy shop", "");
+    assert!(
+        text.contains("1.0 KiB") && text.contains("kept deployments"),
+        "{text}"
+    );
+    for _ in 0..4 {
+        user.json("config set shop A=1 --no-deploy", "");
+        node.deploy("shop", probe()).done().await;
+    }
+    let kept = user.json("deployments shop", "");
+    assert_eq!(kept.as_array().unwrap().len(), 3, "{kept}");
+    assert_eq!(user.refused("policy nobody", "").0, 3);
+    assert_eq!(
+        user.run_with("policy shop --keep 0", "").status.code(),
+        Some(2)
+    );
+    let quotas = user.json("tenant quotas default --response-body 1MiB", "");
+    assert_eq!(quotas["policy"], json!({"response_body_bytes": 1 << 20}));
+}
+
+/// The README's four commands, as they stand there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_has_an_app_in_four_commands_and_less_than_a_minute() {
+    let node = Node::start(EXE).await;
+    let user = User::new(&node);
+    let bin = user.home.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(EXE, bin.join("cloister")).unwrap();
+    user.json("login", &node.admin.token);
+
+    let readme = include_str!("../../README.md");
+    let (_, begun) = readme
+        .split_once("<!-- newcomer: begin -->\n```sh\n")
+        .unwrap();
+    let (block, _) = begun.split_once("```\n<!-- newcomer: end -->").unwrap();
+    let lines: Vec<_> = block.lines().collect();
+    assert_eq!(lines.len(), 4, "{block}");
+    let (mut folder, mut last, mut all) = (user.home.path().to_owned(), String::new(), 0.0);
+    for line in lines {
+        if let Some(into) = line.strip_prefix("cd ") {
+            folder.push(into);
+            continue;
+        }
+        // The node of a test has a port of its own.
+        let line = line.replace(":7380", &format!(":{}", node.listen.port()));
+        let began = std::time::Instant::now();
+        let output = Command::new("sh")
+            .args(["-c", &line])
+            .current_dir(&folder)
+            .env(
+                "PATH",
+                format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()),
+            )
+            .env("CLOISTER_URL", &user.url)
+            .env("HOME", user.home.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("CLOISTER_TOKEN")
+            .output()
+            .unwrap();
+        let took = began.elapsed().as_secs_f64();
+        println!("{took:.2} s  {line}");
+        assert!(output.status.success(), "{line}: {output:?}");
+        last = String::from_utf8(output.stdout).unwrap();
+        all += took;
+    }
+    println!("{all:.2} s  in all");
+    assert!(last.contains("Hello"), "{last}");
+    assert!(all < 60.0, "{all} s");
+}

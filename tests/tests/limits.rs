@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cloister_tests::Node;
 use cloister_tests::client::{Answer, Connection, empty, full};
-use cloister_tests::fixture::{probe, saying};
+use cloister_tests::fixture::{printing_first, probe, saying, scratching};
 use cloister_tests::node::Start;
 use cloister_tests::wait::{SOON, until, within};
 use serde_json::{Value, json};
@@ -90,6 +90,27 @@ impl Bench {
     async fn deployed(&self, limits: Value) {
         let answer = self.deploy("app", limits).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+
+    /// Deploys another component as the tenant's app.
+    async fn other(&self, component: &[u8], limits: Value) {
+        let deploy = self.node.deploy("app", component).tenant("acme");
+        deploy.limits(limits).done().await;
+    }
+
+    /// The log of the tenant's app, once it has this text so often.
+    async fn logged(&self, text: &str, times: usize) -> String {
+        let path = "/v1/tenants/acme/apps/app/logs?stream=stdout,system";
+        let what = format!("the log to have {text:?}");
+        until(SOON, &what, || async {
+            let call = self
+                .node
+                .admin
+                .call("GET", path, "application/json", empty());
+            let log = call.await.text();
+            (log.matches(text).count() >= times).then_some(log)
+        })
+        .await
     }
 
     /// Asks the tenant's app.
@@ -207,6 +228,13 @@ async fn policies(bench: &mut Bench) {
         "a body of 2 KiB",
         &[answer],
     );
+    bench.tenant(policy("response_body_bytes", json!(4))).await;
+    let answer = bench.get("/length").await;
+    bench.row(
+        "policy `response_body_bytes`: 4",
+        "a request whose response says that it has 7",
+        &[answer],
+    );
     bench.tenant(json!({"policy": {}})).await;
     answered(&bench.at_once(20, "/hello").await, 20, 429);
 }
@@ -261,6 +289,28 @@ async fn limits(bench: &mut Bench) {
         .collect();
     let answer = bench.ask("GET", "/hello", &many, Vec::new()).await;
     bench.row("limit `header_count`: 8", "16 header fields", &[answer]);
+    after_the_response(bench).await;
+    let limits = json!({"scratch_bytes": 1 << 20});
+    bench.other(&scratching(2 << 20), limits).await;
+    let answer = bench.get("/").await;
+    bench.row(
+        "limit `scratch_bytes`: 1 MiB",
+        "a file of 2 MiB in the scratch folder: `insufficient-space`",
+        &[answer],
+    );
+    let line = "x".repeat(200);
+    let limits = json!({"log_line_bytes": 64});
+    bench
+        .other(&printing_first("ok", &line, false), limits)
+        .await;
+    let answer = bench.get("/").await;
+    let cut = bench.logged("x", line.len()).await;
+    assert!(!cut.contains(&line[..65]), "{cut}");
+    bench.row(
+        "limit `log_line_bytes`: 64",
+        "a line of 200 bytes to standard output: it is several in the log",
+        &[answer],
+    );
     bench.deployed(json!({})).await;
     let answer = bench.get("/flood-stdout?64").await;
     bench.row(
@@ -268,13 +318,27 @@ async fn limits(bench: &mut Bench) {
         "64 MiB to standard output: the log says what was dropped",
         &[answer],
     );
-    let path = "/v1/tenants/acme/apps/app/logs?stream=system";
-    let admin = &bench.node.admin;
-    until(SOON, "the log to say what was dropped", || async {
-        let log = admin.call("GET", path, "application/json", empty()).await;
-        log.text().contains("dropped").then_some(())
-    })
-    .await;
+    bench.logged("dropped", 1).await;
+}
+
+/// What a component does once it has answered.
+async fn after_the_response(bench: &mut Bench) {
+    const LATE: &str = "a line after the response";
+    bench.deployed(json!({"post_return_ms": 10_000})).await;
+    assert_eq!(bench.get("/after").await.status, 200);
+    bench.logged(LATE, 1).await;
+    // Only one request at a time: the next is answered when the one before is over.
+    let limits = json!({"post_return_ms": 50, "concurrency": 1, "queue": 10});
+    bench.deployed(limits).await;
+    let answer = bench.get("/after").await;
+    assert_eq!(bench.get("/print").await.status, 200);
+    let log = bench.logged("a line to stdout", 1).await;
+    assert_eq!(log.matches(LATE).count(), 1, "{log}");
+    bench.row(
+        "limit `post_return_ms`: 50",
+        "300 ms of work after the response: it is ended, and what it would write then is missing",
+        &[answer],
+    );
 }
 
 /// Last, as what follows would be refused too.

@@ -6,6 +6,7 @@
 )]
 
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,6 +15,8 @@ use cloister_tests::client::{Answer, full};
 use cloister_tests::fixture::probe;
 use cloister_tests::node::Start;
 use cloister_tests::process;
+use cloister_tests::wait::{SOON, until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
@@ -293,6 +296,60 @@ async fn no_value_is_found_anywhere_after_all_that_can_be_done_with_it() {
     for value in [VALUE, NEXT] {
         traces.check(&node, value);
     }
+}
+
+/// A guest has to have its secrets in memory, and nothing else of its worker has: neither the process's own memory nor a core
+/// file.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_core_file_of_a_worker_has_a_value() {
+    for isolation in ["instance", "vm"] {
+        let node = Node::start(EXE).await;
+        node.deploy("app", probe())
+            .isolation(isolation)
+            .done()
+            .await;
+        set(&node, "PASSWORD", VALUE).await;
+        for _ in 0..3 {
+            assert!(seen(&node).await.contains(VALUE));
+        }
+        let worker = node.admin.worker("default").await.unwrap();
+        // As text, and as numbers in JSON.
+        let numbers = VALUE.bytes().map(|byte| byte.to_string());
+        let numbers = numbers.collect::<Vec<_>>().join(",");
+        for text in [VALUE, &numbers] {
+            match process::memory_with(worker, text.as_bytes()) {
+                Ok(found) => {
+                    let dumped: Vec<_> = found.iter().filter(|found| found.dumped).collect();
+                    assert!(dumped.is_empty(), "{isolation}: {dumped:?}");
+                    assert_eq!(!found.is_empty(), text == VALUE, "the guest has it");
+                }
+                // Only root may look at a worker.
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+            }
+        }
+        process::abort(worker);
+        until(SOON, "the worker's end", || async {
+            node.said().contains("worker ended").then_some(())
+        })
+        .await;
+        // The signal's number, without the 128 that stands for a core file.
+        let status = format!("unix_wait_status({})", Signal::ABORT.as_raw());
+        assert!(node.said().contains(&status), "{}", node.said());
+        node.served_again("app", SOON).await;
+    }
+}
+
+/// The daemon has the values of what it serves in its memory; no core file of it is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_core_file_of_the_node_is_made() {
+    let mut node = Node::start(EXE).await;
+    node.deploy("app", probe()).done().await;
+    set(&node, "PASSWORD", VALUE).await;
+    process::abort(node.pid());
+    let status = node.ended(SOON).await;
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+    assert!(!status.core_dumped());
+    assert_eq!(files_with(node.data(), VALUE), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,10 @@
 //!
 //! Start: data folder, state, keys, token, addresses, apps, admin API, `endpoints.json`. Stop: `endpoints.json` is removed,
 //! the admin API takes no more requests, requests to the apps in flight are answered, logs are stored.
+//!
+//! There are two runtimes. Requests to the apps, and signals, are on the one; the control plane is on the other, with threads of
+//! its own that the kernel puts last where processors are short. A disk that hangs, or an API that is flooded, so blocks
+//! threads that no request of an app needs.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +25,10 @@ use platform_control::store::{Records, SledStore};
 use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
 use platform_model::{Endpoints, Secret};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, nice, set_dumpable_behavior, setrlimit,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -62,11 +69,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let token = token::read_or_create(&dir)?;
     let admin = listen(options)?;
     let metrics = options.metrics.map(listen_for_metrics).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(part("the runtime"))?;
-    let ended = runtime.block_on(async {
+    let data = data_runtime().map_err(part("the runtime of the data plane"))?;
+    let control = control_runtime().map_err(part("the runtime of the control plane"))?;
+    let ended = data.block_on(async {
         // From here on a signal is remembered until it is waited for.
         let mut signals = Signals::new().map_err(part("listening to signals"))?;
         let listeners = Listeners { admin, metrics };
@@ -75,14 +80,47 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             keyring,
             token,
         };
-        let node = Node::start(options, &dir, state, listeners, started).await?;
+        let control = control.handle();
+        let node = Node::start(options, &dir, state, listeners, started, control).await?;
         signals.next().await;
         node.stop(&dir, &mut signals).await;
         Ok(())
     });
     // Whatever still blocks a thread ends with the process.
-    runtime.shutdown_background();
+    control.shutdown_background();
+    data.shutdown_background();
     ended
+}
+
+/// Threads of the control plane that run tasks.
+const CONTROL_THREADS: usize = 2;
+
+/// Threads of the control plane that may wait for the disk, or for a compiler. What comes beyond them waits for its turn.
+const CONTROL_BLOCKED: usize = 32;
+
+/// How far the control plane stands back behind requests to the apps where processors are short, as a nice value.
+const CONTROL_NICE: i32 = 5;
+
+/// What requests to the apps run on.
+fn data_runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name("data")
+        .enable_all()
+        .build()
+}
+
+/// What the control plane runs on.
+fn control_runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name("control")
+        .worker_threads(CONTROL_THREADS)
+        .max_blocking_threads(CONTROL_BLOCKED)
+        .on_thread_start(|| {
+            // Of this thread alone, and of the compilers that it starts. Where it may not be, it is as it was.
+            let _ = nice(CONTROL_NICE);
+        })
+        .enable_all()
+        .build()
 }
 
 /// Opens the stored state. sled panics where its files are damaged; that becomes an error, and needs no report of its
@@ -146,6 +184,7 @@ impl Node {
         state: State,
         listeners: Listeners,
         started: Instant,
+        control: &Handle,
     ) -> Result<Self, Failure> {
         let exe = std::env::current_exe().map_err(part("the executable again"))?;
         let logs = Logs::open(dir.logs()).map_err(part("the log"))?;
@@ -154,7 +193,10 @@ impl Node {
             tracing,
             exporting,
             counters,
-        } = traces(options)?;
+        } = {
+            let _control = control.enter();
+            traces(options)?
+        };
         let data = DataPlane::start(DataConfig {
             listen: options.listen,
             listen_tls: options.listen_tls,
@@ -177,9 +219,13 @@ impl Node {
             logs: logs.clone(),
             port: data.local_addr().port(),
         });
-        engine.start().await.map_err(Failure::Restore)?;
+        let starting = Arc::clone(&engine);
+        let starting = control.spawn(async move { starting.start().await });
+        let begun = starting.await.map_err(|e| part("the engine")(e.into()))?;
+        begun.map_err(Failure::Restore)?;
         let stop = CancellationToken::new();
-        tokio::spawn(Arc::clone(&engine).keep_house(stop.clone()));
+        let _control = control.enter();
+        control.spawn(Arc::clone(&engine).keep_house(stop.clone()));
         let about = About {
             version: VERSION,
             wasmtime: WASMTIME,
@@ -361,8 +407,12 @@ fn raise_file_limit() {
     }
 }
 
-/// No core files: they would have secrets in them.
+/// No core files, neither in a folder nor for a program that the kernel hands them to: they would have secrets in them. Nor may
+/// another process of the same user look at this one's memory.
 fn forbid_core_files() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "could not forbid core files");
+    }
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),

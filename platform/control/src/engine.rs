@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! - Deploys and the deletion of one app go one after the other; different apps do not wait for each other, but for
-//!   the compiler.
+//!   the compiler. Changes of tenants go one after the other too.
+//! - What is committed is published before the next change of the same thing is committed: the table never goes back.
 //! - The published table is always made of deployments that are committed.
 
 use std::collections::HashMap;
@@ -171,6 +172,8 @@ pub struct Engine {
     me: Weak<Self>,
     /// Whose turn it is to change an app.
     turns: Mutex<HashMap<AppKey, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held from the commit of what tenants may take until it is served: what is served follows the order of commits.
+    tenants: tokio::sync::Mutex<()>,
     compilers: Semaphore,
     /// Read by what puts or uses a component's file, written by what removes them.
     files: RwLock<()>,
@@ -204,6 +207,7 @@ impl Engine {
             canaries: Canaries::default(),
             me: Weak::clone(me),
             turns: Mutex::default(),
+            tenants: tokio::sync::Mutex::default(),
             compilers: Semaphore::new(COMPILERS),
             files: RwLock::new(()),
             housekeeping: Housekeeping::default(),

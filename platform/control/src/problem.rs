@@ -379,6 +379,22 @@ mod tests {
     }
 
     #[test]
+    fn every_code_is_in_the_documents() {
+        let page = include_str!("../../../docs/errors.md");
+        let (_, page) = page.split_once("<!-- api: begin -->").unwrap();
+        let (table, _) = page.split_once("<!-- api: end -->").unwrap();
+        let mut rows = table.lines().filter(|line| line.starts_with("| `"));
+        for code in Code::ALL {
+            let (status, word, title) = code.entry();
+            let row = rows.next().unwrap_or_default();
+            let begin = format!("| `{word}` | {} | {title} | ", status.as_u16());
+            assert!(row.starts_with(&begin), "docs/errors.md: {row} for {begin}");
+            assert!(row.len() > begin.len() + 3, "{word}: what is to be done?");
+        }
+        assert_eq!(rows.next(), None, "docs/errors.md");
+    }
+
+    #[test]
     fn a_full_disk_is_told_apart() {
         let error = ApiError::from(io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(error.code, Code::DiskFull);

@@ -1,4 +1,7 @@
 //! The data plane as its callers see it: start, warm, publish, drain.
+//!
+//! What runs here runs on the runtime that it was started in, whichever one its callers are on: the daemon gives the control
+//! plane threads of its own, so that nothing which blocks those is on the way of a request.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,6 +13,8 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 use platform_model::{VmStatus, WorkerStatus};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::egress::Egress;
 use crate::metrics::{DataMetrics, Registry};
@@ -143,6 +148,8 @@ pub struct DataPlane {
 }
 
 struct Inner {
+    /// What its tasks run on.
+    runtime: Handle,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     pool: Pool,
@@ -151,7 +158,8 @@ struct Inner {
 }
 
 impl DataPlane {
-    /// Listens; until the first table is published, requests get 503. Must be called within a tokio runtime.
+    /// Listens; until the first table is published, requests get 503. Must be called within the tokio runtime that it is to
+    /// run on.
     ///
     /// # Errors
     /// When an address cannot be had.
@@ -188,6 +196,7 @@ impl DataPlane {
         tokio::spawn(Arc::clone(&server).accept(listener, None));
         Ok(Self {
             inner: Arc::new(Inner {
+                runtime: Handle::current(),
                 address,
                 tls_address,
                 pool,
@@ -215,7 +224,11 @@ impl DataPlane {
     /// # Errors
     /// Why it does not start; nothing of it is left then.
     pub async fn warm(&self, target: Arc<Target>) -> Result<WarmReport, WarmError> {
-        let warmed = self.inner.pool.deployment(&target, false).ready().await;
+        let deployment = {
+            let _runtime = self.inner.runtime.enter();
+            self.inner.pool.deployment(&target, false)
+        };
+        let warmed = deployment.ready().await;
         if warmed.is_err() {
             self.discard(&target);
         }
@@ -233,9 +246,10 @@ impl DataPlane {
         path: &str,
         time: Duration,
     ) -> Result<u16, ProbeError> {
-        let deployment = self.inner.pool.deployment(target, false);
-        let asked = async {
-            let answer = service::probe(&deployment, path).await;
+        let (plane, target, path) = (self.clone(), Arc::clone(target), path.to_owned());
+        let asked = async move {
+            let deployment = plane.inner.pool.deployment(&target, false);
+            let answer = service::probe(&deployment, &path).await;
             let answer = answer.map_err(|reject| ProbeError::Failed(reject.problem("").detail))?;
             let status = answer.status().as_u16();
             let mut body = answer.into_body();
@@ -244,8 +258,11 @@ impl DataPlane {
             }
             Ok(status)
         };
-        let late = |_| ProbeError::Timeout(time);
-        tokio::time::timeout(time, asked).await.map_err(late)?
+        let asked = tokio::time::timeout(time, asked);
+        let asked = AbortOnDropHandle::new(self.inner.runtime.spawn(asked));
+        let failed = |error: tokio::task::JoinError| ProbeError::Failed(error.to_string());
+        let answered = asked.await.map_err(failed)?;
+        answered.unwrap_or(Err(ProbeError::Timeout(time)))
     }
 
     /// Requests that were handed to a target since it was last started, and those of them that failed. Nothing where
@@ -264,6 +281,7 @@ impl DataPlane {
     /// Serves `table` from now on. Targets that are no longer in it finish what they have in flight and are stopped.
     pub fn publish(&self, table: RouteTable) {
         let inner = &self.inner;
+        let _runtime = inner.runtime.enter();
         let mut kept = HashSet::new();
         let table = Table::compile(table, &inner.pool, &mut kept);
         let fields = table.max_fields;

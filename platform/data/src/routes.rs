@@ -120,6 +120,11 @@ impl RouteTable {
         self.tenants.insert(tenant, policy);
     }
 
+    /// What the apps of each tenant may take together.
+    pub fn tenant_limits(&self) -> impl Iterator<Item = (&TenantName, &Policy)> {
+        self.tenants.iter()
+    }
+
     /// Answers a challenge of ACME's http-01 (RFC 8555 §8.3) for `host`: a request for `token` gets `answer`.
     pub fn insert_challenge(&mut self, host: &str, token: &str, answer: &str) {
         let challenge = (host.to_ascii_lowercase(), answer.to_owned());

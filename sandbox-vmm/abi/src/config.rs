@@ -1,4 +1,4 @@
-//! What a deployment tells its guest. Written by the router's process, passed through the worker unread.
+//! What a deployment tells its guest. Written by the router's process, passed through the worker unread, as a file in memory.
 
 use crate::wire::{Malformed, Reader, Sink};
 

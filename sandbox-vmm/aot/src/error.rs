@@ -85,7 +85,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// A stable name of the case, for programs.
+    /// A stable name of the case, for programs. `docs/errors.md` has each.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "component-empty",
@@ -227,4 +227,70 @@ impl CompileError {
 /// Names the operation that an I/O error comes from.
 pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> CompileError {
     move |source| CompileError::Io { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. What is not here does not compile in [`counted`].
+    fn every() -> Vec<Rejection> {
+        vec![
+            Rejection::Empty,
+            Rejection::TooLarge { size: 0, limit: 0 },
+            Rejection::Truncated { offset: 0 },
+            Rejection::Text,
+            Rejection::Elf,
+            Rejection::NotWasm {
+                begin: String::new(),
+            },
+            Rejection::CoreModule,
+            Rejection::NoHandler {
+                exports: Vec::new(),
+            },
+            Rejection::Wasi03 {
+                export: String::new(),
+            },
+            Rejection::UnknownImports {
+                missing: Vec::new(),
+            },
+            Rejection::TooManyMemories { count: 0, limit: 0 },
+            Rejection::Invalid {
+                reason: String::new(),
+            },
+        ]
+    }
+
+    /// A number for each, from 0 on.
+    fn counted(rejection: &Rejection) -> usize {
+        match rejection {
+            Rejection::Empty => 0,
+            Rejection::TooLarge { .. } => 1,
+            Rejection::Truncated { .. } => 2,
+            Rejection::Text => 3,
+            Rejection::Elf => 4,
+            Rejection::NotWasm { .. } => 5,
+            Rejection::CoreModule => 6,
+            Rejection::NoHandler { .. } => 7,
+            Rejection::Wasi03 { .. } => 8,
+            Rejection::UnknownImports { .. } => 9,
+            Rejection::TooManyMemories { .. } => 10,
+            Rejection::Invalid { .. } => 11,
+        }
+    }
+
+    #[test]
+    fn every_rejection_is_in_the_documents() {
+        let page = include_str!("../../../docs/errors.md");
+        let (_, page) = page.split_once("<!-- components: begin -->").unwrap();
+        let (table, _) = page.split_once("<!-- components: end -->").unwrap();
+        let mut rows = table.lines().filter(|line| line.starts_with("| `"));
+        for (number, rejection) in every().iter().enumerate() {
+            assert_eq!(counted(rejection), number);
+            let begin = format!("| `{}` | ", rejection.code());
+            let row = rows.next().unwrap_or_default();
+            assert!(row.starts_with(&begin), "docs/errors.md: {row} for {begin}");
+        }
+        assert_eq!(rows.next(), None, "docs/errors.md");
+    }
 }

@@ -23,15 +23,15 @@ pub enum Begin {
 #[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
 pub enum Command {
     /// Make a VM and run it. Descriptors, in this order: the artifact (a file, read-only), the rings' memory (a sealed
-    /// memfd), the eventfd that wakes the guest, the eventfd that the guest's doorbell writes; the template's file, if one
-    /// is read or written; with `reset`, the eventfd that asks for a reset and the one that says that it was made.
+    /// memfd), the eventfd that wakes the guest, the eventfd that the guest's doorbell writes, the guest's configuration as
+    /// `sandbox-abi` encodes it (a sealed memfd; the worker has it copied into the guest and never reads it, as there are
+    /// secrets in it); the template's file, if one is read or written; with `reset`, the eventfd that asks for a reset and
+    /// the one that says that it was made.
     CreateVm {
         /// Its number.
         vm: VmId,
         /// Bytes of RAM.
         memory: u64,
-        /// The guest's configuration as `sandbox-abi` encodes it; the worker hands it on unread.
-        config: Vec<u8>,
         /// How it begins.
         begin: Begin,
         /// Whether it may be put back to its template.

@@ -11,9 +11,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
 /// Most descriptors in one message.
-pub const MAX_FDS: usize = 7;
-/// Most bytes in one message: a configuration of 1 MiB, as JSON numbers.
-pub const MAX_MESSAGE: usize = 8 << 20;
+pub const MAX_FDS: usize = 8;
+/// Most bytes in one message: the figures of some thousand VMs.
+pub const MAX_MESSAGE: usize = 1 << 20;
 /// Kernel buffer asked for; the kernel grants what `net.core.wmem_max` allows unless the process is privileged.
 const BUFFER: usize = MAX_MESSAGE;
 
@@ -62,7 +62,7 @@ impl Socket {
             None,
         )?;
         for end in [&a, &b] {
-            // Best effort: a small buffer only bounds how large an environment a deployment may have.
+            // Best effort: a small buffer only bounds of how many VMs there are figures.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(end, BUFFER)
                 .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(end, BUFFER));
         }

@@ -77,10 +77,12 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Mapping {
+        let mapping = Mapping {
             start: start.cast(),
             len,
-        })
+        };
+        mapping.keep_out_of_dumps(len)?;
+        Ok(mapping)
     }
 
     /// Lets the first `len` bytes show a private copy of `file` from `offset` on.
@@ -108,7 +110,7 @@ impl Mapping {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(())
+        self.keep_out_of_dumps(len)
     }
 
     /// Its address.
@@ -129,6 +131,11 @@ impl Mapping {
     /// Makes `len` bytes from `offset` of a shared file zeroes.
     pub(crate) fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
         self.advise(offset, len, libc::MADV_REMOVE)
+    }
+
+    /// Leaves the first `len` bytes out of core files: what is in a guest is its tenant's.
+    fn keep_out_of_dumps(&self, len: usize) -> io::Result<()> {
+        self.advise(0, len, libc::MADV_DONTDUMP)
     }
 
     fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {

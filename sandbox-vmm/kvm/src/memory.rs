@@ -1,7 +1,8 @@
 //! Guest-physical memory: what backs a slot, and the VMM's access to it.
 
 use crate::mapping::{Mapping, Source};
-use std::os::fd::OwnedFd;
+use rustix::fs::SeekFrom;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap};
@@ -33,6 +34,9 @@ pub enum MemoryError {
     /// The kernel does not say which pages were written.
     #[error("cannot tell which pages were written")]
     Pages(#[source] std::io::Error),
+    /// A file that is to be copied into the guest.
+    #[error("cannot read a file for the guest")]
+    File(#[source] std::io::Error),
 }
 
 /// What backs a slot.
@@ -194,6 +198,18 @@ impl GuestMemory {
                 gpa,
                 len: bytes.len() as u64,
             })
+    }
+
+    /// Copies the first `len` bytes of a file into the guest, without this process having them in memory of its own.
+    pub fn write_file(&self, gpa: u64, file: BorrowedFd<'_>, len: u64) -> Result<(), MemoryError> {
+        let outside = |_| MemoryError::OutOfBounds { gpa, len };
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        rustix::fs::seek(file, SeekFrom::Start(0)).map_err(|e| MemoryError::File(e.into()))?;
+        let mut file = file;
+        let copied = self
+            .view
+            .read_exact_volatile_from(GuestAddress(gpa), &mut file, bytes);
+        copied.map_err(outside)
     }
 
     /// Copies bytes out of the guest.

@@ -6,7 +6,7 @@
 use crate::{AtomicU64, CONTROL_STRIDE, CONTROLS, Control, Memory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use sandbox_abi::layout;
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl RingMemory {
         Self::map(fd)
     }
 
-    #[expect(unsafe_code, reason = "mmap")]
+    #[expect(unsafe_code, reason = "mmap and madvise")]
     fn map(fd: OwnedFd) -> Result<Arc<Self>, RingMemoryError> {
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of this process.
         let words = unsafe {
@@ -86,6 +86,9 @@ impl RingMemory {
             )
         }
         .map_err(|e| RingMemoryError::Kernel("mmap", e))?;
+        // Requests and answers do not belong into core files. Where this cannot be said, nothing else depends on it.
+        // SAFETY: the mapping is the one of LEN bytes from above; what it holds stays as it is.
+        let _ = unsafe { rustix::mm::madvise(words, LEN, Advice::LinuxDontDump) };
         Ok(Arc::new(RingMemory {
             fd,
             words: words.cast_const().cast(),

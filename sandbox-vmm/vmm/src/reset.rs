@@ -6,6 +6,7 @@
 use crate::image::BootImage;
 use crate::template::{Page, Template, TemplateError};
 use crate::vm::VmError;
+use rustix::fd::OwnedFd;
 use sandbox_abi::boot::field;
 use sandbox_abi::layout::{self, PAGE};
 use sandbox_kvm::{Fresh, Machine, Start, Vcpu};
@@ -19,7 +20,8 @@ const LARGE_RUN: u64 = 64;
 pub(crate) struct Origin {
     pub(crate) image: Arc<BootImage>,
     pub(crate) template: Arc<Template>,
-    pub(crate) config: Vec<u8>,
+    pub(crate) config: OwnedFd,
+    pub(crate) config_len: u64,
     /// Bytes of RAM that there may be.
     pub(crate) limit: u64,
     pub(crate) tsc_khz: u32,
@@ -39,6 +41,7 @@ impl Origin {
                 limit: self.limit,
                 artifact: self.artifact_len,
                 config: &self.config,
+                config_len: self.config_len,
                 tsc_khz: self.tsc_khz,
             },
         )

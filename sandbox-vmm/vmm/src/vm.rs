@@ -6,7 +6,7 @@ use crate::reset::Origin;
 use crate::run::Processor;
 use crate::tables;
 use crate::template::{Template, TemplateError};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::io::Errno;
 use sandbox_abi::boot::field;
 use sandbox_abi::layout;
@@ -26,6 +26,9 @@ pub struct VmDescriptors {
     pub wake: OwnedFd,
     /// Written by the guest's doorbell.
     pub doorbell: OwnedFd,
+    /// The encoded configuration, a file of at most [`layout::CONFIG_MAX`] bytes. There may be secrets in it: it is copied into
+    /// the guest past this process's own memory.
+    pub config: OwnedFd,
 }
 
 /// How a VM begins.
@@ -53,8 +56,6 @@ pub struct VmPlan {
     pub fds: VmDescriptors,
     /// Most bytes of RAM.
     pub ram: u64,
-    /// The encoded configuration.
-    pub config: Vec<u8>,
     /// How it begins.
     pub begin: Begin,
     /// How it is put back; for one that begins with a template.
@@ -78,7 +79,7 @@ pub enum VmError {
     ArtifactSize(u64),
     /// The configuration is above [`layout::CONFIG_MAX`].
     #[error("the configuration of a deployment (its environment above all) has at most {max} bytes, not {0}", max = layout::CONFIG_MAX)]
-    ConfigSize(usize),
+    ConfigSize(u64),
     /// The rings' memory is not what it should be.
     #[error("the rings' memory is not {} bytes", layout::RINGS_LEN)]
     Rings,
@@ -162,8 +163,9 @@ impl Vm {
         if !(layout::RAM_MIN..=layout::RAM_MAX).contains(&limit) {
             return Err(VmError::RamSize(limit));
         }
-        if plan.config.len() as u64 > layout::CONFIG_MAX {
-            return Err(VmError::ConfigSize(plan.config.len()));
+        let config_len = size(&plan.fds.config)?;
+        if config_len > layout::CONFIG_MAX {
+            return Err(VmError::ConfigSize(config_len));
         }
         let artifact_len = size(&plan.fds.artifact)?;
         if !(1..=layout::ARTIFACT_MAX).contains(&artifact_len) {
@@ -201,7 +203,8 @@ impl Vm {
             ram: exposed,
             limit,
             artifact: artifact_len,
-            config: &plan.config,
+            config: &plan.fds.config,
+            config_len,
             tsc_khz: vcpu.tsc_khz()?,
         };
         let (mut save, mut reset) = (None, None);
@@ -228,7 +231,8 @@ impl Vm {
                     let origin = Origin {
                         image,
                         template,
-                        config: plan.config,
+                        config: plan.fds.config,
+                        config_len,
                         limit,
                         tsc_khz,
                         artifact_len,
@@ -335,7 +339,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) ram: u64,
     pub(crate) limit: u64,
     pub(crate) artifact: u64,
-    pub(crate) config: &'a [u8],
+    pub(crate) config: &'a OwnedFd,
+    pub(crate) config_len: u64,
     pub(crate) tsc_khz: u32,
 }
 
@@ -355,7 +360,7 @@ pub(crate) fn write_boot(
     image: &BootImage,
     boot: &Boot<'_>,
 ) -> Result<(), VmError> {
-    memory.write(layout::CONFIG, boot.config)?;
+    memory.write_file(layout::CONFIG, boot.config.as_fd(), boot.config_len)?;
     let text_end = image
         .stretches
         .iter()
@@ -365,7 +370,7 @@ pub(crate) fn write_boot(
     for (offset, value) in [
         (field::VERSION, sandbox_abi::VERSION),
         (field::ARTIFACT_LEN, boot.artifact),
-        (field::CONFIG_LEN, boot.config.len() as u64),
+        (field::CONFIG_LEN, boot.config_len),
         (field::RAM_LEN, boot.ram),
         (field::RAM_LIMIT, boot.limit),
         (field::TSC_KHZ, u64::from(boot.tsc_khz)),

@@ -50,11 +50,10 @@ pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
             Command::CreateVm {
                 vm,
                 memory,
-                config,
                 begin,
                 reset,
             } => {
-                worker.create(vm, memory, config, begin, reset, fds);
+                worker.create(vm, memory, begin, reset, fds);
                 worker.stock();
             }
             Command::StopVm { vm } => worker.stop(vm),
@@ -76,15 +75,7 @@ impl<E: Error + 'static> From<E> for NotMade {
 }
 
 impl Worker {
-    fn create(
-        &mut self,
-        id: VmId,
-        ram: u64,
-        config: Vec<u8>,
-        begin: Begin,
-        reset: bool,
-        fds: Vec<OwnedFd>,
-    ) {
+    fn create(&mut self, id: VmId, ram: u64, begin: Begin, reset: bool, fds: Vec<OwnedFd>) {
         let since = Instant::now();
         let events = self.events.clone();
         let report = move |event| {
@@ -97,7 +88,7 @@ impl Worker {
             });
         };
         let made = self.factory().and_then(|factory| {
-            let plan = plan(factory, ram, config, begin, reset, fds)?;
+            let plan = plan(factory, ram, begin, reset, fds)?;
             Ok(Vm::start(factory, plan, report)?)
         });
         match made {
@@ -160,7 +151,6 @@ impl Worker {
 fn plan(
     factory: &Factory,
     ram: u64,
-    config: Vec<u8>,
     begin: Begin,
     reset: bool,
     fds: Vec<OwnedFd>,
@@ -176,6 +166,7 @@ fn plan(
         rings: next()?,
         wake: next()?,
         doorbell: next()?,
+        config: next()?,
     };
     let begin = match begin {
         Begin::Boot => sandbox_vmm::Begin::Boot(None),
@@ -195,7 +186,6 @@ fn plan(
     Ok(VmPlan {
         fds: descriptors,
         ram,
-        config,
         begin,
         reset,
     })

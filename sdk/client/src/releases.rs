@@ -5,11 +5,12 @@ use platform_model::{
     TenantName, Traffic,
 };
 use reqwest::Method;
+use reqwest::header::IF_MATCH;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::of_app;
-use crate::{Client, ClientError};
+use crate::client::{QUICK, of_app};
+use crate::{Client, ClientError, Tagged};
 
 impl Client {
     /// Who answers an app's requests.
@@ -103,18 +104,42 @@ impl Client {
         self.delete(&of_app(tenant, app, "canary")).await
     }
 
-    /// Changes what an app may take at the router, and how many of its deployments are kept.
+    /// One app, with the tag of its state.
     ///
     /// # Errors
-    /// See [`ClientError`]; nothing was changed then.
+    /// See [`ClientError`].
+    pub async fn tagged_app(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+    ) -> Result<Tagged<App>, ClientError> {
+        let segments = ["v1", "tenants", tenant.as_str(), "apps", app.as_str()];
+        let request = self.transport.request(Method::GET, &segments, Some(QUICK));
+        self.transport.tagged(request).await
+    }
+
+    /// Changes what an app may take at the router, and how many of its deployments are kept. With the tag of an earlier
+    /// answer only if nobody else changed it since.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; nothing was changed then. Status 412 when somebody else did.
     pub async fn change_app(
         &self,
         tenant: &TenantName,
         app: &AppName,
         changes: &AppChanges,
+        tag: Option<&str>,
     ) -> Result<App, ClientError> {
         let segments = ["v1", "tenants", tenant.as_str(), "apps", app.as_str()];
-        self.say(Method::PATCH, &segments, changes).await
+        let request = self
+            .transport
+            .request(Method::PATCH, &segments, Some(QUICK));
+        let request = match tag {
+            Some(tag) => request.header(IF_MATCH, tag),
+            None => request,
+        };
+        let changed = self.transport.tagged(request.json(changes)).await?;
+        Ok(changed.value)
     }
 
     /// Deletes a deployment that does not answer for its app.

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod limits;
+pub(crate) mod policy;
 pub(crate) mod release;
 pub(crate) mod scale;
 pub(crate) mod settings;
@@ -17,6 +18,7 @@ use platform_model::{
 
 use crate::args::access::{AuditArgs, TenantCommand, TokenCommand};
 use crate::args::limits::LimitArgs;
+use crate::args::policy::AppPolicyArgs;
 use crate::args::release::{
     CanaryArgs, HistoryArgs, PromoteArgs, ReleaseArgs, RollbackArgs, SplitArgs,
 };
@@ -94,6 +96,8 @@ pub(crate) enum Command {
     Canary(CanaryArgs),
     /// Show who answered when, by whom and why
     History(HistoryArgs),
+    /// Show or change what an app may take at the router, and how many of its deployments are kept
+    Policy(AppPolicyArgs),
     /// Print what an app wrote to its standard output and error, and the requests that it answered
     Logs(LogsArgs),
     /// Delete an app with all its deployments, or one deployment

@@ -11,6 +11,7 @@ mod logs;
 mod man;
 mod metrics;
 mod new;
+mod policy;
 mod releases;
 mod session;
 mod settings;
@@ -44,6 +45,7 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Split(args) => releases::split(args, &client(global)?, terminal).await,
         Command::Canary(args) => releases::canary(args, &client(global)?, terminal).await,
         Command::History(args) => releases::history(args, &client(global)?, terminal).await,
+        Command::Policy(args) => policy::run(args, &client(global)?, terminal).await,
         Command::Logs(args) => logs::run(args, &client(global)?, terminal).await,
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
         Command::Config(args) => settings::config(args, &client(global)?, terminal).await,

@@ -105,10 +105,17 @@ impl Engine {
         });
     }
 
-    /// Holds the apps of a tenant to a policy.
+    /// Holds the apps of a tenant to a policy. The caller has [`Engine::tenants`].
     pub(super) fn serve_tenant(&self, tenant: &TenantName, policy: Policy) {
         self.serve(|serving| {
             serving.tenants.insert(tenant.clone(), policy);
+        });
+    }
+
+    /// Forgets the policy of a tenant: one that gets its name later begins without. The caller has [`Engine::tenants`].
+    pub(super) fn serve_tenant_no_more(&self, tenant: &TenantName) {
+        self.serve(|serving| {
+            serving.tenants.remove(tenant);
         });
     }
 

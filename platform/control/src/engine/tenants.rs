@@ -79,6 +79,7 @@ impl Engine {
             }
             Ok(Stored { record, revision })
         };
+        let _served = self.tenants.lock().await;
         let (stored, written) = self.change_at(origin, plan).await?;
         let revision = written.unwrap_or(stored.revision);
         self.serve_tenant(&stored.record.tenant, stored.record.policy.clone());
@@ -95,8 +96,11 @@ impl Engine {
         tenant: &TenantName,
     ) -> Result<(), TenantError> {
         let name = tenant.clone();
+        let served = self.tenants.lock().await;
         self.change(origin, move |change| delete(change, &name))
             .await?;
+        self.serve_tenant_no_more(tenant);
+        drop(served);
         self.collect_later().await;
         tracing::info!(%tenant, "tenant deleted");
         Ok(())

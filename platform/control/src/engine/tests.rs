@@ -9,6 +9,7 @@ use crate::fake::Node;
 use crate::store::records::{ComponentRecord, UsageRecord};
 
 mod releases;
+mod tenants;
 
 fn names() -> (TenantName, AppName) {
     (TenantName::default(), "shop".parse().unwrap())

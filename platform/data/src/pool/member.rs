@@ -1,18 +1,21 @@
 //! One VM of a deployment, from the first descriptor to its end.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use platform_model::Isolation;
+use rustix::fs::{MemfdFlags, SealFlags};
 use sandbox_abi::config::{self, Reuse};
 use sandbox_channel::{Begin, Command, VmId};
 use sandbox_ring::host::RingMemory;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{MutexGuard, SetOnce};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::Shared;
 use super::deployment::Deployment;
@@ -319,6 +322,7 @@ fn make(
         copy(memory.as_fd())?,
         copy(&wake)?,
         copy(&bell)?,
+        configuration(target).map_err(unavailable("cannot write the configuration"))?,
     ];
     let (mut renewal, mut done) = (None, None);
     if let Some(after) = reset {
@@ -377,13 +381,12 @@ async fn send(
     let command = Command::CreateVm {
         vm: id,
         memory: target.limits.vm_memory_bytes,
-        config: encode(target),
         begin,
         reset,
     };
     let mut fds: Vec<BorrowedFd<'_>> = made.theirs.iter().map(AsFd::as_fd).collect();
     if let Some(template) = template {
-        fds.insert(4, template.as_fd());
+        fds.insert(5, template.as_fd());
     }
     worker
         .create(id, Arc::clone(&vm), &command, &fds)
@@ -391,6 +394,9 @@ async fn send(
         .map_err(|error| WarmError::Unavailable(chain(&error)))?;
     Ok((vm, made.guard))
 }
+
+/// More bytes than a configuration has without its environment.
+const ROOM: usize = 256;
 
 /// After how many requests VMs of a target are put back, if they are.
 pub(crate) fn resets(target: &Target) -> Option<u32> {
@@ -400,8 +406,19 @@ pub(crate) fn resets(target: &Target) -> Option<u32> {
     }
 }
 
-/// What the guest is told about its deployment.
-fn encode(target: &Target) -> Vec<u8> {
+/// What the guest is told about its deployment, secrets among it: a file in memory that nobody can change. It goes to the
+/// worker as it is, which never reads it.
+fn configuration(target: &Target) -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create("config", flags)?);
+    file.write_all(&encode(target))?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// The configuration as `sandbox-abi` encodes it.
+fn encode(target: &Target) -> Zeroizing<Vec<u8>> {
     let limits = &target.limits;
     let nanoseconds = |ms: u64| ms.saturating_mul(1_000_000);
     let limits = config::Limits {
@@ -420,11 +437,14 @@ fn encode(target: &Target) -> Vec<u8> {
             ns: nanoseconds(u64::from(seconds) * 1000),
         },
     };
-    let mut bytes = Vec::new();
+    // Enough at once: bytes that grew would leave copies of themselves behind.
+    let variables = target.env.iter();
+    let room = variables.map(|(name, value)| name.len() + value.expose().len() + 8);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM + room.sum::<usize>()));
     let env = target
         .env
         .iter()
         .map(|(name, value)| (name, value.expose()));
-    config::Config::write(&mut bytes, &limits, reuse, env);
+    config::Config::write(&mut *bytes, &limits, reuse, env);
     bytes
 }

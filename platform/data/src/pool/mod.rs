@@ -218,7 +218,8 @@ impl Pool {
             tokio::spawn(async move {
                 deployment.retire(RETIRE_TIME).await;
                 if !shared {
-                    deployment.template.remove();
+                    // The disk may take its time; nobody waits for it.
+                    tokio::task::spawn_blocking(move || deployment.template.remove());
                 }
             });
         }

@@ -1,4 +1,4 @@
-//! Every answer that the router gives itself, as a problem of RFC 9457. One table.
+//! Every answer that the router gives itself, as a problem of RFC 9457. One table, which `docs/errors.md` explains.
 
 use std::time::Duration;
 
@@ -370,3 +370,6 @@ fn excess_row(whose: Whose, excess: &Excess) -> (u16, &'static str, &'static str
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,9 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-/// A whole answer of HTTP/1.1 with a problem in it.
-fn answer(status: u16) -> Vec<u8> {
-    let (reason, code, detail) = match status {
+/// What is told of a head that no app gets.
+pub(super) fn refusal(status: u16) -> Problem {
+    let (title, code, detail) = match status {
         408 => (
             "Request Timeout",
             "slow-head",
@@ -199,8 +199,14 @@ fn answer(status: u16) -> Vec<u8> {
             "the head of the request is not what HTTP wants",
         ),
     };
-    let body =
-        serde_json::to_string(&Problem::new(status, code, reason, detail)).unwrap_or_default();
+    Problem::new(status, code, title, detail)
+}
+
+/// A whole answer of HTTP/1.1 with a problem in it.
+fn answer(status: u16) -> Vec<u8> {
+    let problem = refusal(status);
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let reason = problem.title;
     let kind = platform_model::problem::CONTENT_TYPE;
     let length = body.len();
     format!("HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()

@@ -19,7 +19,7 @@ pub fn run() {
     while let Ok((command, fds)) = socket.receive::<Command>() {
         match command {
             Command::CreateVm { vm, .. } => {
-                let [artifact, memory, wake, bell] = <[_; 4]>::try_from(fds).unwrap();
+                let [artifact, memory, wake, bell, _] = <[_; 5]>::try_from(fds).unwrap();
                 let mut text = String::new();
                 std::io::Read::read_to_string(&mut std::fs::File::from(artifact), &mut text)
                     .unwrap();

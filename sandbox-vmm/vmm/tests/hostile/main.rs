@@ -50,12 +50,12 @@ fn start(program: &Program) -> Running {
         rings: rings.as_fd().try_clone_to_owned().expect("dup"),
         wake: event(),
         doorbell: doorbell.try_clone().expect("dup"),
+        config: rustix::fs::memfd_create("config", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd"),
     };
     let (send, events) = channel();
     let plan = VmPlan {
         fds,
         ram: layout::RAM_MIN,
-        config: Vec::new(),
         begin: Begin::Boot(None),
         reset: None,
     };

@@ -1,8 +1,9 @@
 //! What is typed about who may do what: tenants, tokens, the audit log.
 
 use clap::{Args, Subcommand};
-use platform_model::{AppName, Rate, Role, TenantName, TokenId};
+use platform_model::{AppName, Role, TenantName, TokenId};
 
+use super::policy::PolicyArgs;
 use crate::quantity::{parse_millis, parse_size};
 
 /// `tenant …`.
@@ -47,49 +48,15 @@ pub(crate) struct QuotasArgs {
     /// Memory of the VMs of all its apps together
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
-    /// Requests, such as 100/s or 600/m,burst=50; none for as many as come
-    #[arg(long, value_name = "RATE", value_parser = or_none::<Rate>)]
-    pub(crate) rate: Option<OrNone<Rate>>,
-    /// Requests that are answered at the same time; none for as many as its apps take
-    #[arg(long, value_name = "N", value_parser = or_none::<u32>)]
-    pub(crate) concurrency: Option<OrNone<u32>>,
-    /// CPU time in each minute; none for as much as there is
-    #[arg(long, value_name = "TIME", value_parser = millis_or_none)]
-    pub(crate) cpu_per_minute: Option<OrNone<u64>>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
 }
 
 impl QuotasArgs {
-    /// Whether anything is to be changed of what its apps may take at the router.
-    pub(crate) fn has_policy(&self) -> bool {
-        self.rate.is_some() || self.concurrency.is_some() || self.cpu_per_minute.is_some()
-    }
-
     /// Whether anything is to be changed of its quotas.
     pub(crate) fn has_quotas(&self) -> bool {
         self.apps.or(self.deployments).or(self.tokens).is_some()
             || self.disk.or(self.memory).is_some()
-    }
-}
-
-/// A value, or that there is to be none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OrNone<T>(pub(crate) Option<T>);
-
-fn or_none<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<OrNone<T>, String> {
-    match text {
-        "none" => Ok(OrNone(None)),
-        text => (text.parse())
-            .map(|value| OrNone(Some(value)))
-            .map_err(|e: T::Err| e.to_string()),
-    }
-}
-
-fn millis_or_none(text: &str) -> Result<OrNone<u64>, String> {
-    match text {
-        "none" => Ok(OrNone(None)),
-        text => (parse_millis(text))
-            .map(|value| OrNone(Some(value)))
-            .map_err(|e| e.to_string()),
     }
 }
 
@@ -182,13 +149,5 @@ mod tests {
         for bad in ["", "5", "10ms", "x", "-1d", "99999999999999999999d"] {
             assert!(lifetime(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_limit_can_be_taken_away() {
-        assert_eq!(or_none::<u32>("none"), Ok(OrNone(None)));
-        assert_eq!(or_none::<u32>("7"), Ok(OrNone(Some(7))));
-        assert!(or_none::<Rate>("7").is_err() && millis_or_none("x").is_err());
-        assert_eq!(millis_or_none("2s"), Ok(OrNone(Some(2_000))));
     }
 }

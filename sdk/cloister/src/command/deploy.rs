@@ -116,7 +116,7 @@ async fn manifest(args: &DeployArgs, client: &Client, terminal: &Terminal) -> Re
                 keep: app.keep,
                 ..AppChanges::default()
             };
-            client.change_app(tenant, name, &changes).await?;
+            client.change_app(tenant, name, &changes, None).await?;
         }
     }
     if terminal.json {

@@ -1,13 +1,13 @@
 //! `tenant`: who has apps on the node, and what they may have.
 
-use platform_model::{Policy, QuotaChanges, Tenant, TenantChanges, TenantName};
+use platform_model::{QuotaChanges, Tenant, TenantChanges, TenantName};
 use sdk_client::{Client, Tagged};
 use serde_json::json;
 
-use super::tenants;
+use super::{policy, tenants};
 use crate::args::access::{QuotasArgs, TenantCommand};
 use crate::failure::CliError;
-use crate::quantity::{duration, size};
+use crate::quantity::size;
 use crate::table::{Table, number, text};
 use crate::terminal::Terminal;
 
@@ -46,7 +46,9 @@ async fn delete(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Re
 
 async fn quotas(args: &QuotasArgs, client: &Client, terminal: &Terminal) -> Result<(), CliError> {
     let Tagged { value, tag } = client.tenant(&args.tenant).await?;
-    let tenant = if args.has_quotas() || args.has_policy() {
+    // The policy is replaced as a whole, so it must be the one that was read.
+    let policy = args.policy.changed(&value.policy);
+    let tenant = if args.has_quotas() || policy.is_some() {
         let quotas = QuotaChanges {
             apps: args.apps,
             deployments: args.deployments,
@@ -54,8 +56,6 @@ async fn quotas(args: &QuotasArgs, client: &Client, terminal: &Terminal) -> Resu
             disk_bytes: args.disk,
             memory_bytes: args.memory,
         };
-        // The policy is replaced as a whole, so it must be the one that was read.
-        let policy = args.has_policy().then(|| changed(args, &value.policy));
         let changes = TenantChanges { quotas, policy };
         let changed = client.change_tenant(&args.tenant, &changes, tag.as_deref());
         changed.await?.value
@@ -68,20 +68,8 @@ async fn quotas(args: &QuotasArgs, client: &Client, terminal: &Terminal) -> Resu
     terminal.print(&table(&tenant, terminal).text())
 }
 
-/// A policy with what is typed in place of what it has.
-fn changed(args: &QuotasArgs, policy: &Policy) -> Policy {
-    Policy {
-        rate: args.rate.map_or(policy.rate, |new| new.0),
-        concurrency: args.concurrency.map_or(policy.concurrency, |new| new.0),
-        cpu_ms_per_minute: args
-            .cpu_per_minute
-            .map_or(policy.cpu_ms_per_minute, |new| new.0),
-        ..policy.clone()
-    }
-}
-
 fn table(tenant: &Tenant, terminal: &Terminal) -> Table<3> {
-    let (quotas, usage, policy) = (&tenant.quotas, &tenant.usage, &tenant.policy);
+    let (quotas, usage) = (&tenant.quotas, &tenant.usage);
     let mut table = Table::new(terminal, [text("QUOTA"), number("USED"), number("LIMIT")]);
     let mut row = |name: &str, used: String, limit: String| {
         table.row([name.to_owned(), used, limit]);
@@ -97,15 +85,8 @@ fn table(tenant: &Tenant, terminal: &Terminal) -> Table<3> {
     row("disk", size(usage.disk_bytes), size(quotas.disk_bytes));
     let dash = || "-".to_owned();
     row("memory", dash(), size(quotas.memory_bytes));
-    let none = || "none".to_owned();
-    let rate = policy.rate.map_or_else(none, |rate| rate.to_string());
-    row("rate", dash(), rate);
-    let at_once = policy.concurrency.map_or_else(none, |n| n.to_string());
-    row("concurrency", dash(), at_once);
-    row(
-        "cpu per minute",
-        dash(),
-        policy.cpu_per_minute().map_or_else(none, duration),
-    );
+    for (name, limit) in policy::rows(&tenant.policy) {
+        row(name, dash(), limit);
+    }
     table
 }
