@@ -22,7 +22,11 @@ async fn time_that_others_had_is_not_the_components() {
     );
     let took = std::thread::scope(|scope| {
         for _ in 0..4 * cores.get() {
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         let begin = Instant::now();
         let answer = tokio::task::block_in_place(|| {
