@@ -141,6 +141,21 @@ async fn a_request_that_runs_during_a_deploy_ends_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_gives_up_its_vms_at_once_is_deployed_and_answers() {
+    let node = Node::start(EXE).await;
+    for round in 0..20 {
+        // Deploys and requests fall on different moments between two looks at what is idle.
+        let deploy = node.deploy("brief", probe());
+        deploy.scale(serde_json::json!({"idle_ms": 0})).done().await;
+        for request in 0..3 {
+            tokio::time::sleep(Duration::from_millis((17 * round + 40 * request) % 100)).await;
+            let answer = node.get("brief", "/hello").await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_is_gone() {
     let node = Node::start(EXE).await;
     node.deploy("stays", &saying("stays")).done().await;

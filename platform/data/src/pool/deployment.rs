@@ -73,6 +73,8 @@ pub(crate) struct Deployment {
     wanted: Notify,
     /// Requests that hold on to it.
     users: AtomicU32,
+    /// Those who wait for a VM, requests or not.
+    awaiting: AtomicU32,
     unheld: Notify,
     /// No new requests: it left the route table.
     pub(crate) retired: CancellationToken,
@@ -113,6 +115,22 @@ impl Drop for Hold {
     }
 }
 
+/// Somebody waits for a VM: none is given up meanwhile.
+struct Awaiting<'d>(&'d AtomicU32);
+
+impl<'d> Awaiting<'d> {
+    fn new(count: &'d AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Deployment {
     /// A deployment without a VM; its supervisor is started with it.
     pub(crate) fn new(target: Arc<Target>, worker: Arc<Worker>, shared: Arc<Shared>) -> Arc<Self> {
@@ -133,6 +151,7 @@ impl Deployment {
             desired: AtomicU32::new(target.scale.min),
             wanted: Notify::new(),
             users: AtomicU32::new(0),
+            awaiting: AtomicU32::new(0),
             unheld: Notify::new(),
             retired: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -178,6 +197,7 @@ impl Deployment {
     /// Waits until it serves, or says why it does not.
     pub(crate) async fn ready(&self) -> Result<WarmReport, WarmError> {
         let mut phase = self.phase.subscribe();
+        let _awaiting = Awaiting::new(&self.awaiting);
         self.want();
         // What failed before this call does not count: the want starts another try.
         let mut first = true;
@@ -282,6 +302,7 @@ impl Deployment {
                 .map(|member| member.link.active.load(Ordering::Relaxed))
                 .sum(),
             placeless: self.placeless.load(Ordering::Relaxed),
+            held: self.users.load(Ordering::Acquire) + self.awaiting.load(Ordering::Acquire),
             ended,
             cpu,
         };

@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) active: u32,
     /// Requests that wait for a place in any of them.
     pub(crate) placeless: u32,
+    /// Requests that hold on to it, and others who wait for a VM: as long as there are any, it is not idle.
+    pub(crate) held: u32,
     /// Requests that have ended so far.
     pub(crate) ended: u64,
     /// Processor time that these took.
@@ -70,11 +72,15 @@ impl Scaler {
         } else {
             scale.max
         };
-        if seen.active == 0 && seen.placeless == 0 && ended == 0 {
+        if seen.active == 0 && seen.placeless == 0 && seen.held == 0 && ended == 0 {
             self.hot = 0;
             self.idle += passed;
-            let due = self.idle >= scale.idle() && seen.vms > scale.min;
-            return if due { Decision::Idle } else { Decision::Stay };
+            if self.idle < scale.idle() || seen.vms <= scale.min {
+                return Decision::Stay;
+            }
+            // Whoever wakes it up finds it as if it had never slept.
+            self.idle = Duration::ZERO;
+            return Decision::Idle;
         }
         self.idle = Duration::ZERO;
         let hot = seen.vms < most && is_hot(&seen, ended, cpu);
@@ -139,6 +145,7 @@ mod tests {
                 vms,
                 active,
                 placeless: 0,
+                held: active,
                 ended: scaler.last.ended + rate,
                 cpu: scaler.last.cpu + each.saturating_mul(u32::try_from(rate).unwrap()),
             };
@@ -171,6 +178,38 @@ mod tests {
             Decision::Stay,
             "one request has one VM"
         );
+    }
+
+    #[test]
+    fn what_wakes_up_is_not_given_up_at_once() {
+        let scale = Scale {
+            idle_ms: 100,
+            ..Scale::default()
+        };
+        let mut scaler = Scaler::default();
+        let seen = Seen {
+            vms: 1,
+            ..Seen::default()
+        };
+        let held = Seen { held: 1, ..seen };
+        for decision in [Decision::Stay, Decision::Idle, Decision::Stay] {
+            assert_eq!(scaler.look(seen, LOOK, &scale, 4), decision);
+        }
+        for _ in 0..10 {
+            assert_eq!(
+                scaler.look(held, LOOK, &scale, 4),
+                Decision::Stay,
+                "somebody waits for the VM"
+            );
+        }
+        assert_eq!(scaler.look(seen, LOOK, &scale, 4), Decision::Stay);
+        assert_eq!(scaler.look(seen, LOOK, &scale, 4), Decision::Idle);
+        let at_once = Scale {
+            idle_ms: 0,
+            ..scale
+        };
+        assert_eq!(scaler.look(held, LOOK, &at_once, 4), Decision::Stay);
+        assert_eq!(scaler.look(seen, LOOK, &at_once, 4), Decision::Idle);
     }
 
     #[test]
