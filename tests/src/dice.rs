@@ -14,6 +14,12 @@ impl Dice {
         Self(seed)
     }
 
+    /// With this seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number below `sides`.
     pub fn roll(&mut self, sides: u64) -> u64 {
         // SplitMix64.

@@ -1,0 +1,35 @@
+//! The rows: what is measured, one file each.
+
+mod latency;
+mod throughput;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::bench::Bench;
+use crate::report::Outcome;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// Requests a second with many connections, beside wasmtime serve and a bare hyper server.
+    Throughput,
+    /// Latency with one connection, beside the same.
+    Latency,
+}
+
+impl Row {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Measures it.
+    pub(crate) async fn run(self, bench: &Bench) -> Result<Outcome> {
+        match self {
+            Row::Throughput => throughput::run(bench).await,
+            Row::Latency => latency::run(bench).await,
+        }
+    }
+}
