@@ -1,5 +1,6 @@
 //! The rows: what is measured, one file each.
 
+mod engines;
 mod latency;
 mod throughput;
 
@@ -16,6 +17,8 @@ pub(crate) enum Row {
     Throughput,
     /// Latency with one connection, beside the same.
     Latency,
+    /// JavaScript and Python in a fresh instance for each request, beside wasmtime serve.
+    Engines,
 }
 
 impl Row {
@@ -30,6 +33,7 @@ impl Row {
         match self {
             Row::Throughput => throughput::run(bench).await,
             Row::Latency => latency::run(bench).await,
+            Row::Engines => engines::run(bench).await,
         }
     }
 }
