@@ -3,6 +3,7 @@
 mod engines;
 mod latency;
 mod throughput;
+mod workerd;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -19,6 +20,8 @@ pub(crate) enum Row {
     Latency,
     /// JavaScript and Python in a fresh instance for each request, beside wasmtime serve.
     Engines,
+    /// JavaScript in a fresh instance for each request, beside V8 that keeps its isolate.
+    Workerd,
 }
 
 impl Row {
@@ -34,6 +37,7 @@ impl Row {
             Row::Throughput => throughput::run(bench).await,
             Row::Latency => latency::run(bench).await,
             Row::Engines => engines::run(bench).await,
+            Row::Workerd => workerd::run(bench).await,
         }
     }
 }
