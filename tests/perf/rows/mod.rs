@@ -3,6 +3,7 @@
 mod engines;
 mod latency;
 mod throughput;
+mod vm_mode;
 mod workerd;
 
 use anyhow::Result;
@@ -22,6 +23,8 @@ pub(crate) enum Row {
     Engines,
     /// JavaScript in a fresh instance for each request, beside V8 that keeps its isolate.
     Workerd,
+    /// A whole VM put back after each request.
+    VmMode,
 }
 
 impl Row {
@@ -38,6 +41,7 @@ impl Row {
             Row::Latency => latency::run(bench).await,
             Row::Engines => engines::run(bench).await,
             Row::Workerd => workerd::run(bench).await,
+            Row::VmMode => vm_mode::run(bench).await,
         }
     }
 }
