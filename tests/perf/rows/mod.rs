@@ -1,5 +1,6 @@
 //! The rows: what is measured, one file each.
 
+mod cold;
 mod engines;
 mod latency;
 mod throughput;
@@ -25,6 +26,8 @@ pub(crate) enum Row {
     Workerd,
     /// A whole VM put back after each request.
     VmMode,
+    /// Requests that find no VM.
+    Cold,
 }
 
 impl Row {
@@ -42,6 +45,7 @@ impl Row {
             Row::Engines => engines::run(bench).await,
             Row::Workerd => workerd::run(bench).await,
             Row::VmMode => vm_mode::run(bench).await,
+            Row::Cold => cold::run(bench).await,
         }
     }
 }
