@@ -1,6 +1,7 @@
 //! The rows: what is measured, one file each.
 
 mod cold;
+mod density;
 mod engines;
 mod latency;
 mod throughput;
@@ -28,6 +29,8 @@ pub(crate) enum Row {
     VmMode,
     /// Requests that find no VM.
     Cold,
+    /// Memory of VMs that are all there at once.
+    Density,
 }
 
 impl Row {
@@ -46,6 +49,7 @@ impl Row {
             Row::Workerd => workerd::run(bench).await,
             Row::VmMode => vm_mode::run(bench).await,
             Row::Cold => cold::run(bench).await,
+            Row::Density => density::run(bench).await,
         }
     }
 }
