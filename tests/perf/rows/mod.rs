@@ -4,6 +4,7 @@ mod cold;
 mod density;
 mod engines;
 mod latency;
+mod sleeping;
 mod throughput;
 mod vm_mode;
 mod workerd;
@@ -31,6 +32,8 @@ pub(crate) enum Row {
     Cold,
     /// Memory of VMs that are all there at once.
     Density,
+    /// Deployments scaled to zero, and how they wake.
+    Sleeping,
 }
 
 impl Row {
@@ -50,6 +53,7 @@ impl Row {
             Row::VmMode => vm_mode::run(bench).await,
             Row::Cold => cold::run(bench).await,
             Row::Density => density::run(bench).await,
+            Row::Sleeping => sleeping::run(bench).await,
         }
     }
 }
