@@ -1,6 +1,7 @@
 //! The rows: what is measured, one file each.
 
 mod cold;
+mod compute;
 mod density;
 mod engines;
 mod latency;
@@ -34,6 +35,8 @@ pub(crate) enum Row {
     Density,
     /// Deployments scaled to zero, and how they wake.
     Sleeping,
+    /// Processor time of wasm code, beside wasmtime serve.
+    Compute,
 }
 
 impl Row {
@@ -54,6 +57,7 @@ impl Row {
             Row::Cold => cold::run(bench).await,
             Row::Density => density::run(bench).await,
             Row::Sleeping => sleeping::run(bench).await,
+            Row::Compute => compute::run(bench).await,
         }
     }
 }
