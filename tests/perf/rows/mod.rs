@@ -6,6 +6,7 @@ mod density;
 mod engines;
 mod latency;
 mod sleeping;
+mod stream;
 mod throughput;
 mod vm_mode;
 mod workerd;
@@ -37,6 +38,8 @@ pub(crate) enum Row {
     Sleeping,
     /// Processor time of wasm code, beside wasmtime serve.
     Compute,
+    /// A long body there and back, beside wasmtime serve.
+    Stream,
 }
 
 impl Row {
@@ -58,6 +61,7 @@ impl Row {
             Row::Density => density::run(bench).await,
             Row::Sleeping => sleeping::run(bench).await,
             Row::Compute => compute::run(bench).await,
+            Row::Stream => stream::run(bench).await,
         }
     }
 }
