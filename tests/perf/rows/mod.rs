@@ -4,6 +4,7 @@ mod cold;
 mod compute;
 mod density;
 mod engines;
+mod flood;
 mod latency;
 mod sleeping;
 mod stream;
@@ -40,6 +41,8 @@ pub(crate) enum Row {
     Compute,
     /// A long body there and back, beside wasmtime serve.
     Stream,
+    /// A tenant while another one floods.
+    Flood,
 }
 
 impl Row {
@@ -62,6 +65,7 @@ impl Row {
             Row::Sleeping => sleeping::run(bench).await,
             Row::Compute => compute::run(bench).await,
             Row::Stream => stream::run(bench).await,
+            Row::Flood => flood::run(bench).await,
         }
     }
 }
