@@ -7,6 +7,7 @@ mod engines;
 mod flood;
 mod latency;
 mod sleeping;
+mod soak;
 mod stream;
 mod throughput;
 mod vm_mode;
@@ -43,6 +44,8 @@ pub(crate) enum Row {
     Stream,
     /// A tenant while another one floods.
     Flood,
+    /// Memory and descriptors over a long time under mixed load.
+    Soak,
 }
 
 impl Row {
@@ -66,6 +69,7 @@ impl Row {
             Row::Compute => compute::run(bench).await,
             Row::Stream => stream::run(bench).await,
             Row::Flood => flood::run(bench).await,
+            Row::Soak => soak::run(bench).await,
         }
     }
 }
