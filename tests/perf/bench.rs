@@ -51,10 +51,32 @@ impl Bench {
 
     /// A component by its name; where it is missing, the outcome says so.
     pub(crate) fn component(&self, name: &str, outcome: &mut Outcome) -> Result<Option<Component>> {
-        let Some(file) = self.find(name) else {
+        let found = self.read(name)?;
+        if found.is_none() {
             outcome.leave_out(format!(
                 "{name}: no {name}.wasm in the folder of --components or in examples/"
             ));
+        }
+        Ok(found)
+    }
+
+    /// A component by its name, and what to ask it for; where it is missing, the tests' probe, which is asked otherwise.
+    pub(crate) fn component_or_probe<T>(
+        &self,
+        name: &str,
+        asked: T,
+        asked_of_probe: T,
+        outcome: &mut Outcome,
+    ) -> Result<(Component, T)> {
+        if let Some(component) = self.read(name)? {
+            return Ok((component, asked));
+        }
+        outcome.note(format!("the tests' probe stands in for {name}"));
+        Ok((probe(), asked_of_probe))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Component>> {
+        let Some(file) = self.find(name) else {
             return Ok(None);
         };
         let bytes = std::fs::read(&file);
@@ -99,12 +121,6 @@ impl Bench {
     pub(crate) fn wrk(&self, outcome: &mut Outcome) -> Result<Option<Wrk>> {
         self.optional("wrk", wrk::find(), outcome)
     }
-}
-
-/// The tests' probe in the place of a component that is missing.
-pub(crate) fn probe_for(name: &str, outcome: &mut Outcome) -> Component {
-    outcome.note(format!("the tests' probe stands in for {name}"));
-    probe()
 }
 
 /// The component that the tests have: one behaviour a path.

@@ -43,11 +43,11 @@ pub(crate) struct Outcome {
     pub(crate) charts: Vec<Chart>,
 }
 
-/// A number for people: three digits where there are fewer.
+/// A number for people: three digits, or what there is before the point.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         _ if value.is_nan() => "-".to_owned(),
-        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 100.0 || size.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use crate::bench::{Bench, probe_for};
+use crate::bench::Bench;
 use crate::figures::{median, spread};
 use crate::report::{Outcome, number};
 use crate::servers::cloister::Node;
@@ -30,10 +30,8 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
         ("/work?100", "done"),
         ("/work?400", "done"),
     ];
-    let (component, works) = match bench.component("rust-primes", &mut outcome)? {
-        Some(component) => (component, primes),
-        None => (probe_for("rust-primes", &mut outcome), turns),
-    };
+    let (component, works) =
+        bench.component_or_probe("rust-primes", primes, turns, &mut outcome)?;
     let node = Node::start(bench)?;
     let mut servers = vec![node.app("compute", &component, json!({})).await?];
     let compiled = bench.optional(

@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
 
-use crate::bench::{Bench, probe_for};
+use crate::bench::Bench;
 use crate::figures::{median, spread};
 use crate::memory::MIB;
 use crate::report::{Outcome, number};
@@ -27,10 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Measures.
 pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let (component, path) = match bench.component("rust-echo", &mut outcome)? {
-        Some(component) => (component, "/"),
-        None => (probe_for("rust-echo", &mut outcome), "/echo"),
-    };
+    let (component, path) = bench.component_or_probe("rust-echo", "/", "/echo", &mut outcome)?;
     let pieces = if bench.quick { PIECES / 64 } else { PIECES };
     let node = Node::start(bench)?;
     let mut servers = vec![node.app("stream", &component, json!({})).await?];

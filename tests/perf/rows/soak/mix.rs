@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::bench::{Bench, probe, probe_for};
+use crate::bench::{Bench, probe};
 use crate::report::Outcome;
 use crate::servers::cloister::Node;
 
@@ -97,30 +97,32 @@ impl Mix {
                 weight,
             });
         }
-        let (component, path) = match bench.component("rust-echo", outcome)? {
-            Some(component) => (component, "/"),
-            None => (probe_for("rust-echo", outcome), "/echo"),
-        };
-        let host = node.app("echo", &component, one).await?.host;
-        let wanted = Wanted::Echoes;
-        kinds.push(Kind {
-            name: "echo of 64 KiB",
-            host,
-            path,
-            wanted,
-            weight: 15,
-        });
+        let (component, path) = bench.component_or_probe("rust-echo", "/", "/echo", outcome)?;
+        let echo = node.app("echo", &component, one.clone()).await?.host;
+        let endless = node.app("endless", &probe(), one).await?.host;
         let more = json!({"scale": {"min": 1, "max": 1}, "limits": {"cpu_ms": CPU_MS}});
-        let host = node.app("faults", &probe(), more).await?.host;
-        for (name, path, wanted, weight) in [
-            ("trap", "/trap/unreachable", Wanted::Fails(500), 10),
-            ("client that goes away", "/endless", Wanted::IsLeft, 8),
-            ("loop that is killed", "/spin", Wanted::Fails(504), 1),
+        let faults = node.app("faults", &probe(), more).await?.host;
+        for (name, host, path, wanted, weight) in [
+            ("echo of 64 KiB", &echo, path, Wanted::Echoes, 15),
+            (
+                "client that goes away",
+                &endless,
+                "/endless",
+                Wanted::IsLeft,
+                8,
+            ),
+            ("trap", &faults, "/trap/unreachable", Wanted::Fails(500), 10),
+            (
+                "loop that is killed",
+                &faults,
+                "/spin",
+                Wanted::Fails(504),
+                1,
+            ),
         ] {
-            let host = host.clone();
             kinds.push(Kind {
                 name,
-                host,
+                host: host.clone(),
                 path,
                 wanted,
                 weight,
