@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -112,26 +112,15 @@ impl Socket {
         }
     }
 
-    /// Receives a message and its descriptors, which are closed on exec.
+    /// Receives a message and its descriptors, which are closed on exec. An end has one receiver at a time.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), ReceiveError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut bytes = vec![0; MAX_MESSAGE];
-        let got = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.0,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        })
-        .map_err(|e| {
-            if e == Errno::CONNRESET {
-                ReceiveError::Closed
-            } else {
-                ReceiveError::Kernel(e)
-            }
-        })?;
+        // Almost all are short: room for the longest would take longer to clear than most messages take.
+        let ahead = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let waiting = self.receive_raw(&mut [], &mut RecvAncillaryBuffer::default(), ahead)?;
+        let mut bytes = vec![0; waiting.bytes.min(MAX_MESSAGE)];
+        let got = self.receive_raw(&mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
         let mut fds = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -151,6 +140,24 @@ impl Socket {
             .map_err(ReceiveError::Decode)?;
         Ok((message, fds))
     }
+
+    fn receive_raw(
+        &self,
+        bytes: &mut [u8],
+        ancillary: &mut RecvAncillaryBuffer<'_>,
+        flags: RecvFlags,
+    ) -> Result<RecvMsg, ReceiveError> {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(bytes)], ancillary, flags)
+        })
+        .map_err(|e| {
+            if e == Errno::CONNRESET {
+                ReceiveError::Closed
+            } else {
+                ReceiveError::Kernel(e)
+            }
+        })
+    }
 }
 
 impl AsFd for Socket {
@@ -162,7 +169,7 @@ impl AsFd for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Command, VmId};
+    use crate::{Command, Event, VmId};
 
     #[test]
     fn a_message_and_its_descriptors_arrive() {
@@ -175,6 +182,28 @@ mod tests {
         rustix::io::write(&fds[0], b"x").unwrap();
         let mut byte = [0];
         assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
+    }
+
+    #[test]
+    fn short_and_long_messages_arrive_in_order() {
+        let (a, b) = Socket::pair().unwrap();
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        for length in [1, 70_000, 3] {
+            let reason = "x".repeat(length);
+            let event = Event::NotStarted {
+                vm: VmId(7),
+                reason,
+            };
+            a.send(&event, &[read.as_fd()]).unwrap();
+        }
+        for length in [1, 70_000, 3] {
+            let (message, fds): (Event, _) = b.receive().unwrap();
+            assert!(matches!(message, Event::NotStarted { reason, .. } if reason.len() == length));
+            assert_eq!(fds.len(), 1, "taken once, however often it was looked at");
+        }
+        b.set_nonblocking().unwrap();
+        let nothing = b.receive::<Event>();
+        assert!(matches!(nothing, Err(ReceiveError::Kernel(Errno::AGAIN))));
     }
 
     #[test]
