@@ -61,14 +61,14 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
     });
     let title = format!(
         "{} MiB there and back over one connection",
-        pieces * PIECE >> 20
+        (pieces * PIECE) >> 20
     );
     outcome.table(&title, &["", "MiB/s", "spread"], rows.collect());
     if let [mine, its] = rates.as_slice() {
         let ratio = median(mine.iter().zip(its).map(|(mine, its)| mine / its));
         outcome.at_least("MiB/s: cloister / wasmtime serve", 2.0, ratio);
     }
-    outcome.figure("mib", (pieces * PIECE >> 20).into());
+    outcome.figure("mib", ((pieces * PIECE) >> 20).into());
     outcome.figure("mib_per_second", json!(rates));
     Ok(outcome)
 }
