@@ -30,8 +30,8 @@ fi
 [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install --quiet --timeout 20 --retries 1 "schemathesis==$version" || { echo "schemathesis cannot be installed" >&2; exit 75; }
 
-# Requests come faster than any client is allowed to send them.
-"$CLOISTER" __node --data "$work/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --api-rate 0 2>"$work/log" &
+# Requests come faster than any client is allowed to send them; no name server is asked for what they make up.
+"$CLOISTER" __node --data "$work/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --api-rate 0 --domain-resolver 127.0.0.1:1 2>"$work/log" &
 node=$!
 for _ in $(seq 100); do
   [ -s "$work/data/endpoints.json" ] && break
@@ -46,6 +46,7 @@ digest=$(api --data-binary @examples/rust-hello/rust-hello.wasm "$url/v1/tenants
   python3 -c 'import json, sys; print(json.load(sys.stdin)["digest"])')
 api -X POST -d "{\"digest\": \"$digest\"}" "$url/v1/tenants/default/apps/shop/deployments" >/dev/null
 api -X PUT -d '{"value": "v"}' "$url/v1/tenants/default/apps/shop/secrets/PASSWORD" >/dev/null
+api -X PUT -d '{}' "$url/v1/tenants/default/domains/shop.example" >/dev/null
 api -X POST -d '{"role": "read"}' "$url/v1/tenants/default/tokens" >/dev/null
 
 # A log that is followed has no end, and a key that is rotated all the time tells nothing.

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::wait::{SOON, within};
@@ -114,10 +115,20 @@ impl Connection {
     /// # Errors
     /// When the server does not accept.
     pub async fn h1(addr: SocketAddr) -> anyhow::Result<Self> {
-        let io = TokioIo::new(connect(addr).await?);
+        Self::h1_over(connect(addr).await?).await
+    }
+
+    /// Speaks HTTP/1.1 over a stream.
+    ///
+    /// # Errors
+    /// When the server does not accept.
+    pub async fn h1_over<T>(stream: T) -> anyhow::Result<Self>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .max_headers(2000)
-            .handshake(io)
+            .handshake(TokioIo::new(stream))
             .await?;
         tokio::spawn(connection.with_upgrades());
         Ok(Self {
@@ -130,7 +141,18 @@ impl Connection {
     /// # Errors
     /// When the server does not accept.
     pub async fn h2(addr: SocketAddr) -> anyhow::Result<Self> {
-        let io = TokioIo::new(connect(addr).await?);
+        Self::h2_over(connect(addr).await?).await
+    }
+
+    /// Speaks HTTP/2 over a stream.
+    ///
+    /// # Errors
+    /// When the server does not accept.
+    pub async fn h2_over<T>(stream: T) -> anyhow::Result<Self>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         tokio::spawn(connection);
         Ok(Self {

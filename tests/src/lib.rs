@@ -8,6 +8,8 @@
 //! - [`admin`]: the admin API over plain HTTP, so that the API itself is tested and not a client of it.
 //! - [`client`]: HTTP/1.1 and HTTP/2 as a well-behaved client speaks them.
 //! - [`raw`], [`frames`]: bytes and HTTP/2 frames as no well-behaved client sends them.
+//! - [`dns`], [`authority`]: a name server, and a certificate authority that speaks ACME (Pebble).
+//! - [`tls`]: HTTPS as a client speaks it that looks at what certificate it got.
 //! - [`collector`]: takes traces by OTLP, as a collector of OpenTelemetry does.
 //! - [`dice`]: numbers that look random and are the same in each run.
 //! - [`fixture`]: components made on the spot, for what a component may do and must not.
@@ -18,14 +20,17 @@
 )]
 
 pub mod admin;
+pub mod authority;
 pub mod client;
 pub mod collector;
 pub mod dice;
+pub mod dns;
 pub mod fixture;
 pub mod frames;
 pub mod node;
 pub mod process;
 pub mod raw;
+pub mod tls;
 pub mod wait;
 
 pub use client::Answer;

@@ -27,6 +27,8 @@ static LOGS: Mutex<Vec<(u32, Weak<Log>)>> = Mutex::new(Vec::new());
 pub struct Node {
     /// Where apps are served.
     pub listen: SocketAddr,
+    /// Where apps are served over TLS, where that was asked for.
+    pub listen_tls: Option<SocketAddr>,
     /// The admin API.
     pub admin: Admin,
     /// Where just the metrics are, where that was asked for.
@@ -149,15 +151,11 @@ impl Start {
             }
             None => Command::new(exe),
         };
-        command.args([
-            "__node",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--data",
-        ]);
+        command.args(["__node", "--admin", "127.0.0.1:0", "--data"]);
         command.arg(&self.data).args(&self.args);
+        if !self.args.iter().any(|arg| arg == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         // The binary ends when this pipe does: no daemon outlives its tests.
         command
             .env("CLOISTER_TEST_STDIN", "1")
@@ -254,6 +252,9 @@ impl Start {
                 addr: address("admin"),
                 token,
             },
+            listen_tls: found["listen_tls"]
+                .as_str()
+                .map(|text| text.parse().unwrap()),
             metrics: found["metrics"].as_str().map(|text| text.parse().unwrap()),
             child,
             log,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use platform_control::acme::{Acme, AcmeConfig};
 use platform_control::api::{About, Api, metrics_router};
 use platform_control::components::Components;
 use platform_control::data_dir::{DataDir, DataDirError};
@@ -20,7 +21,10 @@ use platform_control::engine::{Engine, Parts};
 use platform_control::keyring::{self, Keyring};
 use platform_control::logs::Logs;
 use platform_control::metrics::SpanCounters;
-use platform_control::store::records::{Prefix, SecretRecord};
+use platform_control::proof::{NetworkProver, ProofConfig};
+use platform_control::store::records::{
+    AcmeAccountRecord, CertificateRecord, Prefix, Record, SecretRecord,
+};
 use platform_control::store::{Records, SledStore};
 use platform_data::trace::Tracing;
 use platform_data::{DataConfig, DataPlane, Observe};
@@ -146,19 +150,26 @@ const PAGE: usize = 1_000;
 /// Opens the keys of secrets. One that is missing is made only where nothing is sealed yet.
 fn open_keyring(dir: &DataDir, records: &Records) -> Result<Keyring, Failure> {
     let variable = std::env::var(keyring::VARIABLE).ok().map(Secret::new);
-    let (mut sealed, mut after) = (Vec::new(), None);
+    let secrets = keys_of(records, |record: SecretRecord| record.sealed.key);
+    let certificates = keys_of(records, |record: CertificateRecord| record.key.key);
+    let accounts = keys_of(records, |record: AcmeAccountRecord| record.credentials.key);
+    let sealed = [secrets?, certificates?, accounts?].concat();
+    Ok(Keyring::open(dir.root(), variable.as_ref(), &sealed)?)
+}
+
+/// The ids of the keys that the records of a kind are sealed with.
+fn keys_of<R: Record>(records: &Records, id: fn(R) -> String) -> Result<Vec<String>, Failure> {
+    let (mut keys, mut after) = (Vec::new(), None);
     loop {
-        let page = records.page(&Prefix::<SecretRecord>::all(), after.as_deref(), PAGE);
+        let page = records.page(&Prefix::<R>::all(), after.as_deref(), PAGE);
         let page = page.map_err(|e| Failure::Restore(e.into()))?;
-        let keys = page.items.into_iter();
-        sealed.extend(keys.map(|stored| stored.record.sealed.key));
-        sealed.dedup();
+        keys.extend(page.items.into_iter().map(|stored| id(stored.record)));
+        keys.dedup();
         after = page.next;
         if after.is_none() {
-            break;
+            return Ok(keys);
         }
     }
-    Ok(Keyring::open(dir.root(), variable.as_ref(), &sealed)?)
 }
 
 /// What the node has when it starts.
@@ -218,6 +229,12 @@ impl Node {
             sandboxes: Arc::new(data.clone()),
             logs: logs.clone(),
             port: data.local_addr().port(),
+            prover: Arc::new(NetworkProver::new(ProofConfig {
+                resolver: options.domain_resolver,
+                private: options.domain_private,
+                ..ProofConfig::default()
+            })),
+            acme: acme(options)?,
         });
         let starting = Arc::clone(&engine);
         let starting = control.spawn(async move { starting.start().await });
@@ -226,6 +243,7 @@ impl Node {
         let stop = CancellationToken::new();
         let _control = control.enter();
         control.spawn(Arc::clone(&engine).keep_house(stop.clone()));
+        control.spawn(Arc::clone(&engine).certify(stop.clone()));
         let about = About {
             version: VERSION,
             wasmtime: WASMTIME,
@@ -288,6 +306,26 @@ impl Node {
             () = signals.next() => tracing::warn!("stopped by a second signal: requests were cut off"),
         }
     }
+}
+
+/// Where certificates are obtained, if anywhere.
+fn acme(options: &Options) -> Result<Option<Acme>, Failure> {
+    let Some(directory) = &options.acme_directory else {
+        return Ok(None);
+    };
+    let roots = options.acme_ca.as_ref().map(std::fs::read).transpose();
+    let acme = Acme::new(AcmeConfig {
+        directory: directory.to_string(),
+        contact: options.acme_contact.clone(),
+        roots: roots.map_err(part("the file of --acme-ca"))?,
+    });
+    if options.listen_tls.is_none() {
+        tracing::warn!(
+            "certificates are obtained, and nothing is served over TLS: see --listen-tls"
+        );
+    }
+    acme.map(Some)
+        .map_err(|error| part("--acme-ca")(io::Error::other(error)))
 }
 
 /// How requests are traced, and the task that sends what comes of it.

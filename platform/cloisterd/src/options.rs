@@ -46,6 +46,33 @@ pub struct Options {
     /// free one
     #[arg(long, value_name = "IP:PORT")]
     pub listen_tls: Option<SocketAddr>,
+    /// URL of the directory of a certificate authority (ACME) that certificates of domains are obtained from
+    /// [default: none are obtained; Let's Encrypt has https://acme-v02.api.letsencrypt.org/directory]
+    #[arg(long, value_name = "URL", value_parser = directory, env = "CLOISTER_ACME_DIRECTORY")]
+    pub acme_directory: Option<Uri>,
+    /// Address of mail that the certificate authority may write to
+    #[arg(
+        long,
+        value_name = "MAIL",
+        env = "CLOISTER_ACME_CONTACT",
+        requires = "acme_directory"
+    )]
+    pub acme_contact: Option<String>,
+    /// PEM file with certificates that the server of the directory is trusted by, besides those of public authorities
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CLOISTER_ACME_CA",
+        requires = "acme_directory"
+    )]
+    pub acme_ca: Option<PathBuf>,
+    /// Name server that is asked for proofs of domains [default: those of the system]
+    #[arg(long, value_name = "IP:PORT", env = "CLOISTER_DOMAIN_RESOLVER")]
+    pub domain_resolver: Option<SocketAddr>,
+    /// Ask domains for a proof over HTTP at private addresses too: tenants can then have the node ask port 80 of hosts of
+    /// its own network
+    #[arg(long, env = "CLOISTER_DOMAIN_PRIVATE")]
+    pub domain_private: bool,
     /// Address of the admin API; port 0 picks a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7381")]
     pub admin: SocketAddr,
@@ -107,6 +134,15 @@ fn collector(text: &str) -> Result<Uri, &'static str> {
         .ok_or("give the base URL of an OTLP receiver, such as http://127.0.0.1:4318")
 }
 
+/// Reads the URL of a directory, which is fetched over TLS only.
+fn directory(text: &str) -> Result<Uri, &'static str> {
+    let uri = text.parse::<Uri>().ok();
+    let usable = |uri: &Uri| uri.scheme_str() == Some("https") && uri.host().is_some();
+    uri.filter(usable).ok_or(
+        "give the https URL of a directory, such as https://acme-v02.api.letsencrypt.org/directory",
+    )
+}
+
 /// Reads a share.
 fn ratio(text: &str) -> Result<f64, &'static str> {
     let ratio = text.parse().ok();
@@ -162,6 +198,9 @@ mod tests {
             "--otlp-endpoint http://c/?x",
             "--trace-ratio 2",
             "--trace-ratio NaN",
+            "--acme-directory http://ca.example/directory",
+            "--acme-contact a@b.example",
+            "--domain-resolver ns.example",
             "--log-format xml",
             "--access-log maybe",
         ] {

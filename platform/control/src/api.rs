@@ -31,6 +31,7 @@ mod auth;
 mod change;
 mod components;
 mod deployments;
+mod domains;
 mod endpoints;
 mod etag;
 mod idempotency;
@@ -41,6 +42,7 @@ mod openapi;
 mod page;
 mod rate;
 mod releases;
+mod routes;
 mod settings;
 mod status;
 mod tenants;
@@ -199,6 +201,7 @@ impl Api {
                 routes!(logs::read),
             )
             .releases()
+            .hosts()
             .settings()
     }
 }
@@ -218,6 +221,43 @@ impl Endpoints {
             .add(read, &[], routes!(releases::history))
             .add(read, canary, routes!(releases::canary))
             .add(deploy, canary, routes!(releases::abort_canary))
+    }
+
+    /// Operations of routes and domains.
+    fn hosts(self) -> Self {
+        let (read, deploy) = (Access::tenant(Role::Read), Access::tenant(Role::Deploy));
+        let unknown = [Code::DomainUnknown];
+        let set = [Code::TenantUnknown, Code::DomainInvalid];
+        let verify = [
+            Code::DomainUnknown,
+            Code::DomainProofFailed,
+            Code::DomainTaken,
+        ];
+        let certificate = [
+            Code::DomainUnknown,
+            Code::DomainUnproved,
+            Code::CertificateInvalid,
+        ];
+        let gone = [Code::DomainUnknown, Code::CertificateUnknown];
+        let renew = [
+            Code::DomainUnknown,
+            Code::DomainUnproved,
+            Code::CertificateNotIssued,
+        ];
+        let in_use = [Code::DomainUnknown, Code::DomainInUse];
+        let admin = Access::tenant(Role::Admin);
+        let (of_app, to_app) = (Access::app(Role::Read), Access::app(Role::Deploy));
+        self.add(of_app, &[], routes!(routes::get))
+            .add(to_app, routes::PROBLEMS, routes!(routes::set))
+            .add(to_app, &[], routes!(routes::delete))
+            .add(read, &[], routes!(domains::list))
+            .add(read, &unknown, routes!(domains::get))
+            .add(deploy, &set, routes!(domains::set))
+            .add(admin, &in_use, routes!(domains::delete))
+            .add(deploy, &verify, routes!(domains::verify))
+            .add(deploy, &certificate, routes!(domains::set_certificate))
+            .add(deploy, &gone, routes!(domains::delete_certificate))
+            .add(deploy, &renew, routes!(domains::renew_certificate))
     }
 
     /// Operations of configuration and secrets. Those that change them deploy, and answer with what a deploy does.

@@ -16,6 +16,7 @@ use crate::keyring::{self, KeyringError};
 use crate::store::{FORMAT, OpenError, Records, SledStore, StoreError};
 
 mod files;
+mod hosts;
 mod records;
 mod sealed;
 

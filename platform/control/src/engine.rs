@@ -21,11 +21,14 @@ use platform_model::{AppName, DeploymentId, Digest, EnvError, Growth, SecretName
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
 use self::canary::Canaries;
+use self::certify::Certifier;
 use self::housekeeping::Housekeeping;
 use self::serving::Serving;
+use crate::acme::Acme;
 use crate::components::Components;
 use crate::keyring::Keyring;
 use crate::logs::Logs;
+use crate::proof::Prover;
 use crate::sandbox::{CompileFailure, Compiler, Sandboxes};
 use crate::store::records::{AppRecord, CanaryRecord, DeploymentRecord, Prefix, TenantRecord};
 use crate::store::{Change, Records, Revision, StoreError};
@@ -33,15 +36,19 @@ use crate::store::{Change, Records, Revision, StoreError};
 mod apps;
 mod audit;
 mod canary;
+mod certificates;
+mod certify;
 mod collect;
 mod commit;
 mod deploy;
+mod domains;
 mod expected;
 mod growth;
 mod housekeeping;
 mod idempotency;
 mod origin;
 mod release;
+mod routes;
 mod secrets;
 mod serving;
 mod settings;
@@ -50,12 +57,17 @@ mod tokens;
 mod upload;
 mod usage;
 
+pub use certificates::CertificateProblem;
+pub(crate) use certificates::open as open_certificate;
+pub(crate) use certify::open_account;
 pub use deploy::Deployed;
+pub use domains::DomainsError;
 pub use expected::{Expected, Unexpected};
 pub(crate) use idempotency::opens as answer_opens;
 pub use idempotency::{Answer, CarriedOut, REMEMBERED};
 pub use origin::{Asked, Once, Origin};
 pub use release::ReleaseError;
+pub use routes::RoutingError;
 pub use secrets::SecretError;
 pub(crate) use secrets::open as open_secret;
 pub use settings::{Set, SettingsError};
@@ -150,6 +162,10 @@ pub struct Parts {
     pub logs: Logs,
     /// The port in the URLs that are given to users.
     pub port: u16,
+    /// Who finds out whose a domain is.
+    pub prover: Arc<dyn Prover>,
+    /// Where certificates are obtained, if anywhere.
+    pub acme: Option<Acme>,
 }
 
 /// Names an app among those of all tenants.
@@ -169,6 +185,10 @@ pub struct Engine {
     port: u16,
     serving: Mutex<Serving>,
     canaries: Canaries,
+    prover: Arc<dyn Prover>,
+    certifier: Option<Certifier>,
+    /// Held by the one change of domains that is made.
+    domain_turn: tokio::sync::Mutex<()>,
     me: Weak<Self>,
     /// Whose turn it is to change an app.
     turns: Mutex<HashMap<AppKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -205,6 +225,9 @@ impl Engine {
             port: parts.port,
             serving: Mutex::default(),
             canaries: Canaries::default(),
+            prover: parts.prover,
+            certifier: parts.acme.map(Certifier::new),
+            domain_turn: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
             turns: Mutex::default(),
             tenants: tokio::sync::Mutex::default(),
@@ -230,6 +253,7 @@ impl Engine {
         for tenant in tenants {
             self.set_tenant_at_start(tenant.tenant, tenant.policy);
         }
+        self.set_hosts_at_start().await?;
         let mut starting = tokio::task::JoinSet::new();
         for app in apps {
             let engine = Arc::clone(self);

@@ -10,13 +10,15 @@ use platform_data::metrics::DataMetrics;
 use platform_data::{
     CertificateTable, DataStatus, Outcomes, ProbeError, RouteTable, Target, WarmError, WarmReport,
 };
-use platform_model::DeploymentId;
+use platform_model::{DeploymentId, HostName, Proof};
 
+use crate::acme::{Acme, AcmeConfig};
 use crate::components::Components;
 use crate::data_dir::DataDir;
 use crate::engine::{Engine, Parts};
 use crate::keyring::Keyring;
 use crate::logs::Logs;
+use crate::proof::{Prover, Unproved};
 use crate::sandbox::{BoxFuture, CompileFailure, Compiled, Compiler, Sandboxes};
 use crate::store::{Records, SledStore};
 
@@ -56,6 +58,10 @@ pub(crate) struct Remembered {
     pub(crate) discarded: Vec<DeploymentId>,
     /// The table, as last published.
     pub(crate) table: RouteTable,
+    /// The certificates, as last published.
+    pub(crate) certificates: CertificateTable,
+    /// Proofs of domains that are found, by what a TXT record holds.
+    pub(crate) proofs: Vec<String>,
     /// How requests of deployments ended, as a test wants it.
     pub(crate) outcomes: BTreeMap<DeploymentId, Outcomes>,
 }
@@ -96,7 +102,9 @@ impl Sandboxes for Memory {
         remembered.outcomes.get(&target.deployment).copied()
     }
 
-    fn publish_certificates(&self, _: CertificateTable) {}
+    fn publish_certificates(&self, table: CertificateTable) {
+        self.0.lock().unwrap().certificates = table;
+    }
 
     fn discard(&self, target: &Target) {
         self.0.lock().unwrap().discarded.push(target.deployment);
@@ -124,6 +132,32 @@ impl Sandboxes for Memory {
     }
 }
 
+impl Prover for Memory {
+    fn prove<'a>(
+        &'a self,
+        domain: &'a HostName,
+        proof: &'a Proof,
+    ) -> BoxFuture<'a, Result<(), Unproved>> {
+        assert!(proof.txt_name.ends_with(domain.as_str()));
+        let found = self.0.lock().unwrap().proofs.contains(&proof.txt_value);
+        let none = || Unproved {
+            dns: "no record".to_owned(),
+            http: "no answer".to_owned(),
+        };
+        Box::pin(std::future::ready(found.then_some(()).ok_or_else(none)))
+    }
+}
+
+/// A certificate authority that nobody asks.
+fn acme() -> Acme {
+    let config = AcmeConfig {
+        directory: "https://ca.invalid/directory".to_owned(),
+        contact: None,
+        roots: None,
+    };
+    Acme::new(config).unwrap()
+}
+
 /// An engine with fake neighbours on a data folder. The folder is unlocked when the value is dropped.
 pub(crate) struct Node {
     pub(crate) dir: DataDir,
@@ -145,6 +179,9 @@ impl Node {
             sandboxes: Arc::new(sandboxes.clone()),
             logs: Logs::open(dir.logs()).unwrap(),
             port: 7380,
+            prover: Arc::new(sandboxes.clone()),
+            // Nothing is asked of it: certificates are obtained by `Engine::certify` alone.
+            acme: Some(acme()),
         });
         engine.start().await.unwrap();
         Self {

@@ -16,6 +16,7 @@
 //! | [`sandbox`] | the neighbours as traits: compiler and data plane |
 //! | [`engine`] | deploys, deletes, restores at the start, collects what is left over |
 //! | [`logs`] | what components write |
+//! | [`proof`], [`acme`] | whose a domain is; certificates from an authority |
 //! | [`metrics`] | what is counted, as a page for Prometheus |
 //! | [`sealing`] | values that the disk does not tell |
 //! | [`keyring`] | the keys that seal them |
@@ -25,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod api;
 pub mod check;
 pub mod components;
@@ -36,6 +38,7 @@ pub mod keyring;
 pub mod logs;
 pub mod metrics;
 pub mod problem;
+pub mod proof;
 pub mod sandbox;
 pub mod sealing;
 pub mod store;

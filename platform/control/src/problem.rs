@@ -11,7 +11,8 @@ use platform_data::WarmError;
 use platform_model::Problem;
 
 use crate::engine::{
-    DeployError, ReleaseError, SecretError, SettingsError, TenantError, TokenError, Unexpected,
+    DeployError, DomainsError, ReleaseError, RoutingError, SecretError, SettingsError, TenantError,
+    TokenError, Unexpected,
 };
 use crate::keyring::KeyringError;
 use crate::sandbox::CompileFailure;
@@ -106,6 +107,28 @@ codes! {
     SecretUnreadable = INTERNAL_SERVER_ERROR, "secret-unreadable", "Secret cannot be opened";
     /// The node's key is not the node's to change.
     KeyForeign = CONFLICT, "key-from-environment", "Key comes from the environment";
+    /// Routes are not possible.
+    RoutesInvalid = UNPROCESSABLE_ENTITY, "routes-invalid", "Invalid routes";
+    /// Another app of the tenant has the route.
+    RouteTaken = CONFLICT, "route-taken", "Route of another app";
+    /// The tenant has no such domain.
+    DomainUnknown = NOT_FOUND, "domain-not-found", "No such domain";
+    /// What a domain is to be is not possible.
+    DomainInvalid = UNPROCESSABLE_ENTITY, "domain-invalid", "Invalid domain";
+    /// The domain is not proved to be the tenant's.
+    DomainUnproved = CONFLICT, "domain-not-proved", "Domain not proved";
+    /// There is no proof that the domain is the tenant's.
+    DomainProofFailed = UNPROCESSABLE_ENTITY, "domain-proof-failed", "No proof of the domain";
+    /// The domain is proved to be another tenant's.
+    DomainTaken = CONFLICT, "domain-taken", "Domain in use";
+    /// An app has a route on the domain.
+    DomainInUse = CONFLICT, "domain-has-routes", "Domain has routes";
+    /// A certificate cannot be served.
+    CertificateInvalid = UNPROCESSABLE_ENTITY, "certificate-invalid", "Invalid certificate";
+    /// The domain has no certificate.
+    CertificateUnknown = NOT_FOUND, "certificate-not-found", "No certificate";
+    /// The certificate is not the node's to obtain.
+    CertificateNotIssued = CONFLICT, "certificate-not-issued", "Certificate not obtained by the node";
     /// The deployment wants more than the one that answers.
     ApprovalNeeded = CONFLICT, "approval-needed", "Approval needed";
     /// It did not answer its health check well.
@@ -315,13 +338,50 @@ impl From<SettingsError> for ApiError {
     }
 }
 
+impl From<RoutingError> for ApiError {
+    fn from(error: RoutingError) -> Self {
+        let code = match error {
+            RoutingError::AppUnknown(..) => Code::AppUnknown,
+            RoutingError::Routes(_) | RoutingError::HostForeign { .. } => Code::RoutesInvalid,
+            RoutingError::HostUnproved(_) => Code::DomainUnproved,
+            RoutingError::Taken(..) => Code::RouteTaken,
+            RoutingError::Unexpected(error) => return error.into(),
+            RoutingError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<DomainsError> for ApiError {
+    fn from(error: DomainsError) -> Self {
+        let code = match error {
+            DomainsError::Unknown(_) => Code::DomainUnknown,
+            DomainsError::Domain(_) | DomainsError::TooMany => Code::DomainInvalid,
+            DomainsError::ProofFailed(..) => Code::DomainProofFailed,
+            DomainsError::Unproved(_) => Code::DomainUnproved,
+            DomainsError::Taken(_) => Code::DomainTaken,
+            DomainsError::InUse(..) => Code::DomainInUse,
+            DomainsError::Certificate(_) => Code::CertificateInvalid,
+            DomainsError::NoCertificate(_) => Code::CertificateUnknown,
+            DomainsError::NotIssued(..) => Code::CertificateNotIssued,
+            DomainsError::Random(_) => Code::Internal,
+            DomainsError::Unexpected(error) => return error.into(),
+            DomainsError::Tenant(error) => return error.into(),
+            DomainsError::Store(error) => return error.into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<SecretError> for ApiError {
     fn from(error: SecretError) -> Self {
         let code = match error {
             SecretError::ZeroByte(_) => Code::SettingsInvalid,
-            SecretError::Value { .. } | SecretError::Gone(..) | SecretError::Answer(_) => {
-                Code::SecretUnreadable
-            }
+            SecretError::Value { .. }
+            | SecretError::Gone(..)
+            | SecretError::Answer(_)
+            | SecretError::Certificate(..)
+            | SecretError::Account(_) => Code::SecretUnreadable,
             SecretError::Keyring(KeyringError::Foreign) => Code::KeyForeign,
             SecretError::Keyring(_) => Code::StoreFailed,
             SecretError::Store(error) => return error.into(),

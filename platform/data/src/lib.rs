@@ -43,6 +43,7 @@ mod tls;
 pub mod trace;
 mod usage;
 
+pub use egress::policy::is_public;
 pub use log_sink::{AccessRecord, LogRecord, LogSink, NoLogs};
 pub use plane::{
     DataConfig, DataPlane, DataStatus, Observe, Outcomes, ProbeError, StartError, WarmError,

@@ -29,7 +29,8 @@
 //! | [`status`] | what the node is doing: VMs and workers |
 //! | [`log`], [`log_query`] | a line of an app's log, and which lines are wanted |
 //! | [`policy`] | what an app or a tenant may take at the router |
-//! | [`route`] | path prefixes and redirects |
+//! | [`route`], [`app_routes`] | path prefixes and redirects; the routes of an app |
+//! | [`host`], [`domain`] | names of hosts; domains of tenants and their certificates |
 //! | [`release`] | how deployments come to answer, and what is remembered of it |
 //! | [`traffic`] | how requests are shared among deployments |
 //! | [`problem`] | RFC 9457 errors |
@@ -39,9 +40,12 @@
 pub mod access;
 pub mod allow_host;
 pub mod api;
+pub mod app_routes;
 pub mod audit;
 pub mod digest;
+pub mod domain;
 pub mod env;
+pub mod host;
 pub mod isolation;
 pub mod limits;
 pub mod log;
@@ -66,9 +70,15 @@ pub use api::{
     App, AppChanges, ComponentUpload, DeployRequest, Deployment, Endpoints, Health, List, Tenant,
     TenantChanges, Usage,
 };
+pub use app_routes::{AppRoute, AppRoutes, AppRoutesError};
 pub use audit::{Audit, Outcome};
 pub use digest::{Digest, DigestError};
+pub use domain::{
+    CertificateInfo, CertificateRequest, CertificateSource, Domain, DomainError, DomainOptions,
+    HstsOptions, Issuance, Proof,
+};
 pub use env::{EnvError, EnvVar};
+pub use host::{HostName, HostNameError};
 pub use isolation::{Isolation, IsolationError};
 pub use limits::{LimitError, Limits};
 pub use log::{Access, LogLine, LogStream};

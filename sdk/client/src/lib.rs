@@ -15,6 +15,7 @@
 //! | [`releases`] | the operations on who answers for an app |
 //! | [`access`] | the operations on tenants' quotas, tokens and the audit log |
 //! | [`settings`] | the operations on configuration and secrets |
+//! | [`hosts`] | the operations on routes, domains and certificates |
 //! | [`error`] | what can go wrong, and whose turn it is then |
 //! | [`upload`] | a component on its way to the node, with its progress |
 //! | [`logs`] | an app's log as a stream of lines |
@@ -25,6 +26,7 @@
 pub mod access;
 pub mod client;
 pub mod error;
+pub mod hosts;
 pub mod logs;
 pub mod releases;
 pub mod settings;

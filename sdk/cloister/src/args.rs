@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub(crate) mod access;
+pub(crate) mod hosts;
 pub(crate) mod limits;
 pub(crate) mod policy;
 pub(crate) mod release;
@@ -17,6 +18,7 @@ use platform_model::{
 };
 
 use crate::args::access::{AuditArgs, TenantCommand, TokenCommand};
+use crate::args::hosts::{DomainCommand, RouteCommand};
 use crate::args::limits::LimitArgs;
 use crate::args::policy::AppPolicyArgs;
 use crate::args::release::{
@@ -108,6 +110,12 @@ pub(crate) enum Command {
     /// Set, list, rotate and take away secrets: variables whose values are not shown again
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// List, set, add and remove routes: the hosts and paths that lead to an app
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Add, prove, list and remove domains, and give them certificates
+    #[command(subcommand)]
+    Domain(DomainCommand),
     /// List the tenants
     Tenants,
     /// Create, list and delete tenants, and set what they may have

@@ -7,12 +7,14 @@ mod delete;
 mod deploy;
 mod deployments;
 mod diff;
+mod domains;
 mod logs;
 mod man;
 mod metrics;
 mod new;
 mod policy;
 mod releases;
+mod routes;
 mod session;
 mod settings;
 mod status;
@@ -50,6 +52,8 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Delete(args) => delete::run(args, &client(global)?, terminal).await,
         Command::Config(args) => settings::config(args, &client(global)?, terminal).await,
         Command::Secret(args) => settings::secret(args, &client(global)?, terminal).await,
+        Command::Route(args) => routes::run(args, &client(global)?, terminal).await,
+        Command::Domain(args) => domains::run(args, &client(global)?, terminal).await,
         Command::Tenants => tenants::run(&client(global)?, terminal).await,
         Command::Tenant(args) => tenant::run(args, &client(global)?, terminal).await,
         Command::Token(args) => token::run(args, &client(global)?, terminal).await,

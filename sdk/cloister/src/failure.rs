@@ -61,6 +61,15 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    /// A file that was named cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The tokens that `login` keeps.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -130,6 +139,7 @@ impl CliError {
             | Self::Check(_)
             | Self::Store(_)
             | Self::Input(_)
+            | Self::File { .. }
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Json(_) => exit::FAILURE,
@@ -151,6 +161,10 @@ impl CliError {
             }
             "token-not-found" => "`cloister token list` has the ids",
             "secret-not-found" => "`cloister secret list` has the names",
+            "domain-not-found" => "`cloister domain list` lists the domains of the tenant",
+            "domain-proof-failed" => {
+                "`cloister domain show` has what proves it; a record that is new may take a while to be seen"
+            }
             "quota-exceeded" => "`cloister tenant quotas` shows what there is, and changes it",
             _ => Self::hint_by_exit(error)?,
         };

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use platform_model::{
-    AllowHost, AppName, DeployRequest, Digest, Isolation, Limits, Scale, SecretName, TenantName,
+    AllowHost, AppName, AppRoute, AppRoutes, DeployRequest, Digest, Isolation, Limits, Scale,
+    SecretName, TenantName,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -145,6 +146,11 @@ pub(crate) struct AppManifest {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1000)]
     pub(crate) keep: Option<u32>,
+    /// The hosts and paths that lead to the app, besides the host that it has of itself: one table `[[app.NAME.routes]]` each.
+    /// As they are by default.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    pub(crate) routes: Option<Vec<AppRoute>>,
 }
 
 impl AppManifest {
@@ -159,6 +165,12 @@ impl AppManifest {
             health: self.health.clone(),
             ..DeployRequest::new(digest)
         }
+    }
+
+    /// The routes that the app is to have, where the manifest says so.
+    pub(crate) fn routes(&self) -> Option<AppRoutes> {
+        let routes = self.routes.clone()?;
+        Some(AppRoutes { routes }.sorted())
     }
 }
 
@@ -281,6 +293,13 @@ mod tests {
             memory_bytes = 67108864
             [app.shop.scale]
             min = 1
+            [[app.shop.routes]]
+            host = "shop.example"
+            path = "/api"
+            strip_prefix = true
+            [[app.shop.routes]]
+            host = "shop.example"
+            redirect = { to = "https://www.shop.example" }
             [app.other]
             component = "other.wasm"
             "#,
@@ -292,9 +311,13 @@ mod tests {
         assert_eq!(request.check(), Ok(()));
         assert_eq!(request.limits.memory_bytes, 64 << 20);
         assert_eq!((request.scale.min, shop.keep), (1, Some(5)));
+        let routes = shop.routes().unwrap();
+        assert_eq!(routes.check(), Ok(()));
+        assert!(routes.routes[0].redirect.is_some() && routes.routes[1].strip_prefix);
         let other = &manifest.apps[&"other".parse().unwrap()];
         let plain = DeployRequest::new(Digest::from_sha256([0; 32]));
         assert_eq!(other.request(plain.digest), plain);
+        assert_eq!(other.routes(), None);
     }
 
     #[test]
@@ -319,6 +342,10 @@ mod tests {
             (
                 "[app.shop]\ncomponent = 'x'\nzzzzzz = 1",
                 "\"zzzzzz\" is no key: there are",
+            ),
+            (
+                "[app.shop]\ncomponent = 'x'\n[[app.shop.routes]]\nhosst = 'a.example'",
+                "unknown field `hosst`, expected one of `host`",
             ),
             ("[app.shop]\n", "missing field `component`"),
             ("[app.Shop]\ncomponent = 'x'", "a-z, 0-9"),

@@ -29,6 +29,7 @@ const COPY: &str = include_str!("../../openapi.json");
         (name = "access", description = "Tenants, tokens, the audit log."),
         (name = "apps", description = "Components, apps, deployments, logs."),
         (name = "releases", description = "Who answers for an app: traffic, rollback, canary, history."),
+        (name = "hosts", description = "Which hosts and paths lead to an app: routes, domains, certificates."),
         (name = "settings", description = "Configuration and secrets of apps."),
     )
 )]

@@ -16,6 +16,7 @@ mod access;
 mod audit;
 mod describe;
 mod fuzz;
+mod hosts;
 mod once;
 mod pages;
 mod quotas;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use platform_model::{AppName, TenantName};
 
-use super::Report;
+use super::{Report, hosts};
 use crate::store::records::{
-    AppRecord, AuditRecord, CanaryRecord, ComponentRecord, DeploymentRecord, HistoryRecord,
-    IdempotencyRecord, LastRecord, Page, Prefix, Record, SecretRecord, SettingsRecord, Stored,
-    TenantAuditRecord, TenantRecord, TokenRecord, UsageRecord,
+    AcmeAccountRecord, AppRecord, AuditRecord, CanaryRecord, CertificateRecord, ComponentRecord,
+    DeploymentRecord, DomainOwnerRecord, DomainRecord, HistoryRecord, IdempotencyRecord,
+    IssuanceRecord, LastRecord, Page, Prefix, Record, RoutesRecord, SecretRecord, SettingsRecord,
+    Stored, TenantAuditRecord, TenantRecord, TokenRecord, UsageRecord,
 };
 use crate::store::{Records, StoreError};
 
@@ -32,6 +33,12 @@ pub(super) struct Content {
     pub(super) requests: Vec<Stored<IdempotencyRecord>>,
     pub(super) history: Vec<Stored<HistoryRecord>>,
     pub(super) canaries: Vec<Stored<CanaryRecord>>,
+    pub(super) routes: Vec<Stored<RoutesRecord>>,
+    pub(super) domains: Vec<Stored<DomainRecord>>,
+    pub(super) domain_owners: Vec<Stored<DomainOwnerRecord>>,
+    pub(super) certificates: Vec<Stored<CertificateRecord>>,
+    pub(super) issuances: Vec<Stored<IssuanceRecord>>,
+    pub(super) accounts: Vec<Stored<AcmeAccountRecord>>,
 }
 
 impl Content {
@@ -52,6 +59,12 @@ impl Content {
             requests: all(records)?,
             history: all(records)?,
             canaries: all(records)?,
+            routes: all(records)?,
+            domains: all(records)?,
+            domain_owners: all(records)?,
+            certificates: all(records)?,
+            issuances: all(records)?,
+            accounts: all(records)?,
         })
     }
 
@@ -72,6 +85,12 @@ impl Content {
             self.requests.len(),
             self.history.len(),
             self.canaries.len(),
+            self.routes.len(),
+            self.domains.len(),
+            self.domain_owners.len(),
+            self.certificates.len(),
+            self.issuances.len(),
+            self.accounts.len(),
         ];
         counts.iter().sum::<usize>() as u64
     }
@@ -98,11 +117,12 @@ pub(super) fn check(content: &Content, report: &mut Report) {
     deployments(content, report);
     releases(content, report);
     secrets(content, report);
+    hosts::check(content, report);
     usages(content, report);
 }
 
 /// The key of a record, as text.
-fn key<R: Record>(record: &R) -> String {
+pub(super) fn key<R: Record>(record: &R) -> String {
     record.key().as_str().to_owned()
 }
 
@@ -124,6 +144,9 @@ fn tenants_are_there(content: &Content, report: &mut Report) {
         need(&record.tenant, key(record));
     }
     for Stored { record, .. } in &content.usages {
+        need(&record.tenant, key(record));
+    }
+    for Stored { record, .. } in &content.domains {
         need(&record.tenant, key(record));
     }
     for Stored { record, .. } in &content.tenant_audits {

@@ -12,7 +12,8 @@ pub(super) fn check(keys: Option<&Keys>, content: &Content, report: &mut Report)
     let answers = content.requests.iter();
     let answers = answers.filter(|request| request.record.answer.is_some());
     let Some(keys) = keys else {
-        let sealed = content.secrets.len() + answers.count();
+        let others = content.certificates.len() + content.accounts.len();
+        let sealed = content.secrets.len() + others + answers.count();
         if sealed > 0 {
             report.problem(
                 FILE,
@@ -24,6 +25,18 @@ pub(super) fn check(keys: Option<&Keys>, content: &Content, report: &mut Report)
     for Stored { record, .. } in &content.secrets {
         report.sealed += 1;
         if let Err(error) = engine::open_secret(keys, record) {
+            report.problem(record.key().as_str(), error.to_string());
+        }
+    }
+    for Stored { record, .. } in &content.certificates {
+        report.sealed += 1;
+        if let Err(error) = engine::open_certificate(keys, record) {
+            report.problem(record.key().as_str(), error.to_string());
+        }
+    }
+    for Stored { record, .. } in &content.accounts {
+        report.sealed += 1;
+        if let Err(error) = engine::open_account(keys, record) {
             report.problem(record.key().as_str(), error.to_string());
         }
     }

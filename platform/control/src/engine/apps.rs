@@ -6,8 +6,8 @@ use super::usage::{self, Cost};
 use super::{DeployError, Engine, Origin};
 use crate::store::Change;
 use crate::store::records::{
-    AppRecord, CanaryRecord, DeploymentRecord, HistoryRecord, LastRecord, SecretRecord,
-    SettingsRecord,
+    AppRecord, CanaryRecord, DeploymentRecord, HistoryRecord, LastRecord, RoutesRecord,
+    SecretRecord, SettingsRecord,
 };
 
 impl Engine {
@@ -58,6 +58,7 @@ fn delete(
     }
     change.delete(&AppRecord::at(tenant, app));
     change.delete(&SettingsRecord::at(tenant, app));
+    change.delete(&RoutesRecord::at(tenant, app));
     change.delete_all(&DeploymentRecord::of(tenant, app));
     change.delete_all(&SecretRecord::of(tenant, app));
     change.delete_all(&HistoryRecord::of(tenant, app));

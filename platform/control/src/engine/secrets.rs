@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use platform_model::{AppName, Secret, SecretName, TenantName};
+use platform_model::{AppName, HostName, Secret, SecretName, TenantName};
 
 use super::{Engine, Origin};
 use crate::keyring::KeyringError;
 use crate::sealing::{Keys, Place, SealError, Sealed};
 use crate::store::records::{
-    DeploymentRecord, IdempotencyRecord, Prefix, Record, SecretRecord, SettingsRecord,
+    AcmeAccountRecord, CertificateRecord, DeploymentRecord, IdempotencyRecord, Prefix, Record,
+    SecretRecord, SettingsRecord,
 };
 use crate::store::{Records, StoreError};
 
@@ -37,6 +38,12 @@ pub enum SecretError {
     /// An answer that is remembered.
     #[error("an answer that is remembered: {0}")]
     Answer(SealError),
+    /// The key of a certificate.
+    #[error("the key of the certificate of {0}: {1}")]
+    Certificate(HostName, SealError),
+    /// The account with a certificate authority.
+    #[error("the account with the certificate authority: {0}")]
+    Account(SealError),
     /// The keys.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -183,7 +190,14 @@ impl Engine {
                 let answers = reseal(records, |record: &IdempotencyRecord| {
                     super::idempotency::reseal(&keys, record).map_err(SecretError::Answer)
                 })?;
-                Ok::<_, SecretError>(secrets + answers)
+                let certificates = reseal(records, |record: &CertificateRecord| {
+                    let failed = |error| SecretError::Certificate(record.domain.clone(), error);
+                    super::certificates::reseal(&keys, record).map_err(failed)
+                })?;
+                let accounts = reseal(records, |record: &AcmeAccountRecord| {
+                    super::certify::reseal(&keys, record)
+                })?;
+                Ok::<_, SecretError>(secrets + answers + certificates + accounts)
             })
             .await?;
         self.keyring.end_rotation().await?;

@@ -3,9 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use platform_data::{Backend, Destination, HostRoutes, PathRoute, RouteTable, Target};
-use platform_model::{DeploymentId, PathPrefix, Policy, Secret, SecretName, TenantName, Traffic};
+use platform_data::{
+    Backend, Certificate, CertificateTable, Destination, HostRoutes, Hsts, PathRoute, RouteTable,
+    Target,
+};
+use platform_model::{
+    AppRoute, DeploymentId, DomainOptions, HostName, PathPrefix, Policy, Secret, SecretName,
+    TenantName, Traffic,
+};
 
 use super::{AppKey, DeployError, Engine, lock};
 use crate::store::records::{AppRecord, DeploymentRecord};
@@ -19,6 +26,20 @@ pub(super) struct Serving {
     apps: BTreeMap<AppKey, ServedApp>,
     /// What the apps of a tenant may take together.
     tenants: BTreeMap<TenantName, Policy>,
+    /// The routes of apps that have any.
+    routes: BTreeMap<AppKey, Vec<AppRoute>>,
+    /// The domains that are proved.
+    domains: BTreeMap<HostName, ServedDomain>,
+    /// Answers to challenges of a certificate authority: by host, the token and the answer.
+    challenges: BTreeMap<HostName, (String, String)>,
+}
+
+/// A domain that is served.
+#[derive(Debug)]
+pub(super) struct ServedDomain {
+    pub(super) tenant: TenantName,
+    pub(super) options: DomainOptions,
+    pub(super) certificate: Option<Arc<Certificate>>,
 }
 
 /// An app that is served.
@@ -64,24 +85,94 @@ impl Serving {
             }
         }
         // After the previews: an app whose name looks like that of a preview comes first.
+        for (host, routes) in self.hosts() {
+            table.insert_host(&host, routes);
+        }
         for ((tenant, app), served) in &self.apps {
-            let to = Destination::App {
-                backend: served.backend(),
-                strip_prefix: false,
-            };
-            let prefix = PathPrefix::root();
-            let host = HostRoutes {
-                routes: vec![PathRoute { prefix, to }],
-                ..HostRoutes::default()
-            };
-            table.insert_host(&app.host(tenant), host);
             table.limit_app(tenant.clone(), app.clone(), served.policy.clone());
+        }
+        for (host, (token, answer)) in &self.challenges {
+            table.insert_challenge(host.as_str(), token, answer);
         }
         for (tenant, policy) in &self.tenants {
             table.limit_tenant(tenant.clone(), policy.clone());
         }
         table
     }
+}
+
+impl Serving {
+    /// What the hosts of apps and the domains lead to.
+    fn hosts(&self) -> BTreeMap<String, HostRoutes> {
+        let mut hosts = BTreeMap::<String, HostRoutes>::new();
+        for (domain, served) in &self.domains {
+            hosts.insert(domain.to_string(), served.host());
+        }
+        for (key, served) in &self.apps {
+            let backend = served.backend();
+            let routes = self.routes.get(key).map_or(&[][..], Vec::as_slice);
+            let own = key.1.host(&key.0);
+            let is_root = |route: &AppRoute| route.path.is_root() && route.host.as_str() == own;
+            let host = hosts.entry(own.clone()).or_default();
+            // The app answers on its own host, unless it says otherwise.
+            if !routes.iter().any(is_root) {
+                let to = Destination::App {
+                    backend: Arc::clone(&backend),
+                    strip_prefix: false,
+                };
+                let prefix = PathPrefix::root();
+                host.routes.push(PathRoute { prefix, to });
+            }
+            for route in routes {
+                let domain = self.domains.get(&route.host);
+                let proved = domain.is_some_and(|domain| domain.tenant == key.0);
+                if proved || route.host.as_str() == own {
+                    let host = hosts.entry(route.host.to_string()).or_default();
+                    host.routes.push(path_route(route, &backend));
+                }
+            }
+        }
+        hosts
+    }
+
+    /// The certificates of the domains.
+    fn certificates(&self) -> CertificateTable {
+        let mut table = CertificateTable::new();
+        for (domain, served) in &self.domains {
+            if let Some(certificate) = &served.certificate {
+                table.insert(domain.as_str(), Arc::clone(certificate));
+            }
+        }
+        table
+    }
+}
+
+impl ServedDomain {
+    /// The host, without routes. Clients are sent to HTTPS, and told to stay there, only where there is a certificate.
+    fn host(&self) -> HostRoutes {
+        let secure = self.certificate.is_some();
+        let hsts = self.options.hsts.as_ref().filter(|_| secure);
+        HostRoutes {
+            routes: Vec::new(),
+            https_redirect: secure && self.options.https_redirect,
+            hsts: hsts.map(|hsts| Hsts {
+                max_age: Duration::from_secs(hsts.max_age_seconds),
+                include_subdomains: hsts.include_subdomains,
+            }),
+        }
+    }
+}
+
+fn path_route(route: &AppRoute, backend: &Arc<Backend>) -> PathRoute {
+    let to = match &route.redirect {
+        Some(redirect) => Destination::Redirect(redirect.clone()),
+        None => Destination::App {
+            backend: Arc::clone(backend),
+            strip_prefix: route.strip_prefix,
+        },
+    };
+    let prefix = route.path.clone();
+    PathRoute { prefix, to }
 }
 
 impl Engine {
@@ -102,6 +193,33 @@ impl Engine {
     pub(super) fn serve_no_more(&self, key: &AppKey) {
         self.serve(|serving| {
             serving.apps.remove(key);
+            serving.routes.remove(key);
+        });
+    }
+
+    /// Serves an app by these routes, besides its own host. The caller has the turn of the app.
+    pub(super) fn serve_routes(&self, key: &AppKey, routes: Vec<AppRoute>) {
+        self.serve(|serving| serving.set_routes(key, routes));
+    }
+
+    /// Serves a domain that is proved, or no more. The caller has the turn of the domains.
+    pub(super) fn serve_domain(&self, domain: &HostName, served: Option<ServedDomain>) {
+        self.serve(|serving| {
+            match served {
+                Some(served) => serving.domains.insert(domain.clone(), served),
+                None => serving.domains.remove(domain),
+            };
+            self.sandboxes.publish_certificates(serving.certificates());
+        });
+    }
+
+    /// Answers a challenge for a domain, or no more.
+    pub(super) fn serve_challenge(&self, domain: &HostName, challenge: Option<(String, String)>) {
+        self.serve(|serving| {
+            match challenge {
+                Some(challenge) => serving.challenges.insert(domain.clone(), challenge),
+                None => serving.challenges.remove(domain),
+            };
         });
     }
 
@@ -121,7 +239,17 @@ impl Engine {
 
     /// Serves everything that was set since.
     pub(super) fn serve_all(&self) {
-        self.serve(|_| {});
+        self.serve(|serving| self.sandboxes.publish_certificates(serving.certificates()));
+    }
+
+    /// Sets routes that the store knows, when the node starts.
+    pub(super) fn set_routes_at_start(&self, key: &AppKey, routes: Vec<AppRoute>) {
+        lock(&self.serving).set_routes(key, routes);
+    }
+
+    /// Sets a domain that is proved, when the node starts.
+    pub(super) fn set_domain_at_start(&self, domain: HostName, served: ServedDomain) {
+        lock(&self.serving).domains.insert(domain, served);
     }
 
     /// The targets of an app that are served, and the deployments that have none yet.
@@ -189,6 +317,14 @@ impl Engine {
 }
 
 impl Serving {
+    fn set_routes(&mut self, key: &AppKey, routes: Vec<AppRoute>) {
+        if routes.is_empty() {
+            self.routes.remove(key);
+        } else {
+            self.routes.insert(key.clone(), routes);
+        }
+    }
+
     fn set_app(&mut self, app: &AppRecord, new: impl IntoIterator<Item = Arc<Target>>) {
         let key = (app.tenant.clone(), app.app.clone());
         let before = self.apps.remove(&key);

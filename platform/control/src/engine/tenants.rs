@@ -1,9 +1,9 @@
 //! Tenants: made, given quotas, deleted.
 
-use platform_model::{PolicyError, QuotaRangeError, TenantChanges, TenantName};
+use platform_model::{HostName, PolicyError, QuotaRangeError, TenantChanges, TenantName};
 use time::OffsetDateTime;
 
-use super::{Engine, Expected, Origin, Unexpected};
+use super::{Engine, Expected, Origin, Unexpected, domains};
 use crate::store::records::{
     AppRecord, ComponentRecord, IdempotencyRecord, SettingsRecord, Stored, TenantAuditRecord,
     TenantRecord, TokenRecord, UsageRecord,
@@ -96,9 +96,12 @@ impl Engine {
         tenant: &TenantName,
     ) -> Result<(), TenantError> {
         let name = tenant.clone();
+        let _turn = self.domain_turn.lock().await;
         let served = self.tenants.lock().await;
-        self.change(origin, move |change| delete(change, &name))
-            .await?;
+        let domains = self.change(origin, move |change| delete(change, &name));
+        for domain in domains.await? {
+            self.serve_domain(&domain, None);
+        }
         self.serve_tenant_no_more(tenant);
         drop(served);
         self.collect_later().await;
@@ -144,8 +147,8 @@ pub(super) fn need(
     Ok(())
 }
 
-/// Deletes a tenant with what is nobody else's.
-fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<(), TenantError> {
+/// Deletes a tenant with what is nobody else's; the domains that were served.
+fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<Vec<HostName>, TenantError> {
     if change.get(&TenantRecord::at(tenant))?.is_none() {
         return Err(TenantError::Unknown(tenant.clone()));
     }
@@ -162,5 +165,5 @@ fn delete(change: &mut Change<'_>, tenant: &TenantName) -> Result<(), TenantErro
     change.delete_all(&ComponentRecord::of(tenant));
     change.delete_all(&TenantAuditRecord::of(tenant));
     change.delete_all(&IdempotencyRecord::of(tenant));
-    Ok(())
+    Ok(domains::delete_all(change, tenant)?)
 }

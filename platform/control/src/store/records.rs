@@ -17,6 +17,12 @@
 //! | `canary/T/A` | [`CanaryRecord`] |
 //! | `secret/T/A/NAME/VERSION` | [`SecretRecord`] |
 //! | `token/T/ID` | [`TokenRecord`] |
+//! | `routes/T/A` | [`RoutesRecord`] |
+//! | `domain/T/DOMAIN` | [`DomainRecord`] |
+//! | `domain-owner/DOMAIN` | [`DomainOwnerRecord`] |
+//! | `certificate/T/DOMAIN` | [`CertificateRecord`] |
+//! | `issuance/T/DOMAIN` | [`IssuanceRecord`] |
+//! | `acme-account/ID` | [`AcmeAccountRecord`] |
 //! | `audit/PLACE` | [`AuditRecord`] |
 //! | `tenant-audit/T/PLACE` | [`TenantAuditRecord`] |
 //! | `idempotency/T/TOKEN/KEY` | [`IdempotencyRecord`] |
@@ -36,9 +42,11 @@ mod audit;
 mod change;
 mod component;
 mod deployment;
+mod domain;
 mod format1;
 mod idempotency;
 mod release;
+mod route;
 mod settings;
 mod tenant;
 mod token;
@@ -49,8 +57,12 @@ pub use audit::{AuditId, AuditRecord, TenantAuditRecord};
 pub use change::Change;
 pub use component::ComponentRecord;
 pub use deployment::DeploymentRecord;
+pub use domain::{
+    AcmeAccountRecord, CertificateRecord, DomainOwnerRecord, DomainRecord, IssuanceRecord,
+};
 pub use idempotency::{IdempotencyRecord, OnceKey};
 pub use release::{CanaryRecord, HistoryRecord};
+pub use route::RoutesRecord;
 pub use settings::{SecretHead, SecretRecord, SettingsRecord};
 pub use tenant::TenantRecord;
 pub use token::TokenRecord;
@@ -316,6 +328,12 @@ const KINDS: &[(&str, Reads)] = &[
     (AuditRecord::KIND, reads::<AuditRecord>),
     (TenantAuditRecord::KIND, reads::<TenantAuditRecord>),
     (IdempotencyRecord::KIND, reads::<IdempotencyRecord>),
+    (RoutesRecord::KIND, reads::<RoutesRecord>),
+    (DomainRecord::KIND, reads::<DomainRecord>),
+    (DomainOwnerRecord::KIND, reads::<DomainOwnerRecord>),
+    (CertificateRecord::KIND, reads::<CertificateRecord>),
+    (IssuanceRecord::KIND, reads::<IssuanceRecord>),
+    (AcmeAccountRecord::KIND, reads::<AcmeAccountRecord>),
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod call;
 mod client;
 mod error;
-mod policy;
+pub(crate) mod policy;
 mod seen;
 
 use std::collections::HashMap;

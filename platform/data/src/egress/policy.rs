@@ -22,7 +22,8 @@ pub(crate) fn may_resolve(name: &str, address: IpAddr) -> bool {
 }
 
 /// Whether an address belongs to the public internet.
-pub(crate) fn is_public(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),

@@ -114,6 +114,12 @@ impl Certificate {
         })
     }
 
+    /// The host's own certificate, DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        self.key.cert.first().map_or(&[], AsRef::as_ref)
+    }
+
     /// From when it is valid.
     #[must_use]
     pub fn not_before(&self) -> OffsetDateTime {

@@ -114,7 +114,7 @@ pub(crate) enum TokenCommand {
 }
 
 /// Reads how long a token is good, in seconds.
-fn lifetime(text: &str) -> Result<u64, String> {
+pub(super) fn lifetime(text: &str) -> Result<u64, String> {
     const WRONG: &str = "give a time such as 45min, 12h or 30d";
     if let Some(days) = text.strip_suffix('d') {
         let days: u64 = days.parse().map_err(|_| WRONG)?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use platform_model::{
     AppChanges, AppName, DeployRequest, Deployment, DeploymentId, Digest, SecretName, TenantName,
 };
-use sdk_client::{Client, ClientError, Deployed};
+use sdk_client::{Client, ClientError, Deployed, Tagged};
 use serde::Serialize;
 
 use super::short;
@@ -118,9 +118,39 @@ async fn manifest(args: &DeployArgs, client: &Client, terminal: &Terminal) -> Re
             };
             client.change_app(tenant, name, &changes, None).await?;
         }
+        if !args.release.preview {
+            set_routes(tenant, name, app, client, terminal).await?;
+        }
     }
     if terminal.json {
         return terminal.print_json(&all.iter().map(output).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// Gives an app the routes of its manifest, where it does not have them.
+async fn set_routes(
+    tenant: &TenantName,
+    name: &AppName,
+    app: &AppManifest,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<(), CliError> {
+    let Some(wanted) = app.routes() else {
+        return Ok(());
+    };
+    let Tagged { value, tag } = client.routes(tenant, name).await?;
+    if value.sorted() == wanted {
+        return Ok(());
+    }
+    let set = client.set_routes(tenant, name, &wanted, tag.as_deref());
+    let routes = set.await?.routes;
+    if terminal.json {
+        return Ok(());
+    }
+    for route in &routes {
+        let line = super::routes::line(route);
+        terminal.print(&format!("  {}", terminal.paint(Tone::Dim, &line)))?;
     }
     Ok(())
 }

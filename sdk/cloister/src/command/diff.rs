@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use platform_model::{AppName, Deployment, Digest, TenantName};
+use platform_model::{AppName, AppRoutes, Deployment, Digest, TenantName};
 use sdk_client::{Client, ClientError};
 use serde::Serialize;
 use serde_json::Value;
@@ -50,6 +50,11 @@ pub(super) async fn run(
         let mut changes = Vec::new();
         if active.is_some() {
             compare("", &before, &shape(app, digest), &mut changes);
+            if let Some(wanted) = app.routes() {
+                let has = client.routes(tenant, name).await?.value.sorted();
+                let (before, after) = (lines(&has), lines(&wanted));
+                compare("routes", &before, &after, &mut changes);
+            }
         }
         all.push(Output {
             app: name.clone(),
@@ -105,6 +110,11 @@ fn shape(app: &AppManifest, digest: Option<Digest>) -> Value {
         "env": env, "allow_hosts": hosts, "limits": app.limits, "isolation": app.isolation,
         "scale": app.scale, "health": app.health,
     })
+}
+
+/// Routes, a line each.
+fn lines(routes: &AppRoutes) -> Value {
+    routes.routes.iter().map(super::routes::line).collect()
 }
 
 /// The same of a deployment.

@@ -175,6 +175,7 @@ fn requests(
             "app" => "shop",
             "deployment" => "1",
             "secret" => "PASSWORD",
+            "domain" => "shop.example",
             "follow" => "false",
             "since" => "15m",
             "until" => "1s",
@@ -208,11 +209,16 @@ fn requests(
             })
             .boxed();
     }
+    // A certificate and its key are nothing that a schema can say.
+    let pair = match operation["operationId"] == "set_certificate" {
+        true => Just(super::hosts::certificate(&["shop.example"], 30)).boxed(),
+        false => anything(),
+    };
     let content = &operation["requestBody"]["content"];
     let body = match content.get("application/json") {
         Some(content) => {
             let fitting = values(document, &content["schema"]);
-            let json = prop_oneof![4 => fitting, 1 => anything()];
+            let json = prop_oneof![4 => fitting, 1 => pair];
             let json = json.prop_map(|json| json.to_string().into_bytes());
             prop_oneof![8 => json, 1 => any::<Vec<u8>>()].boxed()
         }
@@ -364,6 +370,12 @@ async fn furnished(of: &str) -> (Client, Tokens) {
     let path = "/v1/tenants/default/apps/shop/secrets/PASSWORD";
     // It deploys: the first deployment answers no more, can be rolled back to and be deleted.
     assert_eq!(client.call("PUT", path, secret).await.0, 200);
+    client.prove("default", "shop.example").await;
+    if of.ends_with("/certificate") {
+        let path = "/v1/tenants/default/domains/shop.example/certificate";
+        let body = super::hosts::certificate(&["shop.example"], 30);
+        assert_eq!(client.call("PUT", path, body.to_string()).await.0, 200);
+    }
     if of.ends_with("/canary") {
         let canary = json!({"digest": first["digest"], "canary": {"steps": [10]}}).to_string();
         let path = "/v1/tenants/default/apps/shop/deployments";
