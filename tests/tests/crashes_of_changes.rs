@@ -56,6 +56,10 @@ struct World {
     tenants: BTreeMap<String, u64>,
     /// Labels of tokens of the default tenant.
     tokens: Vec<String>,
+    /// Domains of the default tenant, and whether their requests are sent to HTTPS.
+    domains: BTreeMap<String, bool>,
+    /// The path of the one route of [`ENV`], and where its requests are sent.
+    route: Option<(String, String)>,
     /// Apps of the default tenant.
     apps: BTreeMap<String, App>,
     /// What the component of [`ENV`] sees.
@@ -96,6 +100,10 @@ enum Change {
         value: String,
     },
     DeleteSecret,
+    /// A domain that is new, or the options of one.
+    Domain(String, bool),
+    DeleteDomain(String),
+    Route(Option<(String, String)>),
     RotateKey,
 }
 
@@ -113,7 +121,9 @@ impl Change {
         });
         let deploy = dice.roll(2) == 0;
         let has_secret = world.apps[ENV].secrets.contains_key("S");
-        match (dice.roll(13), tenant, token, app) {
+        let domain = world.domains.iter().next();
+        let domain = domain.map(|(name, redirect)| (name.clone(), *redirect));
+        match (dice.roll(17), tenant, token, app) {
             (0, ..) => Self::CreateTenant(name),
             (1, Some(tenant), ..) => Self::Quota(tenant, number),
             (2, Some(tenant), ..) => Self::DeleteTenant(tenant),
@@ -130,6 +140,11 @@ impl Change {
             },
             (8, ..) if has_secret => Self::DeleteSecret,
             (9, ..) => Self::RotateKey,
+            (10, ..) => Self::Domain(format!("{name}.example"), deploy),
+            (13, ..) if let Some((domain, redirect)) = domain => Self::Domain(domain, !redirect),
+            (14, ..) if let Some((domain, _)) = domain => Self::DeleteDomain(domain),
+            (15, ..) if deploy && world.route.is_some() => Self::Route(None),
+            (15 | 16, ..) => Self::Route(Some((format!("/{name}"), format!("/to/{number}")))),
             (11 | 12, ..) if let Some((app, number)) = older => Self::Rollback(app, number),
             _ => Self::Deploy(format!("a{}", dice.roll(2)), number),
         }
@@ -181,6 +196,23 @@ impl Change {
                 ("PUT", of_env("secrets/S"), body)
             }
             Self::DeleteSecret => ("DELETE", of_env("secrets/S"), Value::Null),
+            Self::Domain(name, redirect) => (
+                "PUT",
+                format!("/v1/tenants/default/domains/{name}"),
+                json!({"https_redirect": redirect}),
+            ),
+            Self::DeleteDomain(name) => (
+                "DELETE",
+                format!("/v1/tenants/default/domains/{name}"),
+                Value::Null,
+            ),
+            Self::Route(route) => {
+                let routes = route.iter().map(|(path, to)| {
+                    json!({"host": format!("{ENV}.localhost"), "path": path, "redirect": {"to": to, "keep_path": false}})
+                });
+                let routes: Vec<_> = routes.collect();
+                ("PUT", of_env("routes"), json!({"routes": routes}))
+            }
             Self::RotateKey => ("POST", "/v1/secret-key/rotate".to_owned(), Value::Null),
         }
     }
@@ -249,6 +281,13 @@ impl Change {
                 world.apps.get_mut(ENV).unwrap().secrets.remove("S");
                 redeploy(world, secrets);
             }
+            Self::Domain(name, redirect) => {
+                world.domains.insert(name.clone(), *redirect);
+            }
+            Self::DeleteDomain(name) => {
+                world.domains.remove(name);
+            }
+            Self::Route(route) => world.route.clone_from(route),
             Self::RotateKey => {}
         }
     }
@@ -337,6 +376,25 @@ async fn observe(node: &Node) -> World {
             .await;
         assert_eq!(listed.len() as u64, seen.deployments, "{name}");
         world.apps.insert(name, seen);
+    }
+    for domain in node
+        .admin
+        .list("/v1/tenants/default/domains?limit=1000")
+        .await
+    {
+        let name = domain["domain"].as_str().unwrap().to_owned();
+        let redirect = domain["options"]["https_redirect"].as_bool().unwrap();
+        world.domains.insert(name, redirect);
+    }
+    let path = format!("/v1/tenants/default/apps/{ENV}/routes");
+    let routes = node.admin.get(&path).await;
+    if let Some(route) = routes["routes"].as_array().unwrap().first() {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (path, to) = (text(&route["path"]), text(&route["redirect"]["to"]));
+        // What is stored is served.
+        let answer = node.get(ENV, &path).await;
+        assert_eq!(answer.status, 308, "{path}: {}", answer.text());
+        world.route = Some((path, to));
     }
     let answer = node.get(ENV, "/env").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
