@@ -9,6 +9,8 @@
 //! a deployment, but no part of a template: who asks for it gets the first instance when the VM begins with one.
 
 mod config;
+mod ending;
+mod limiter;
 
 use crate::http::body::Body;
 use crate::http::incoming::IncomingRequest;
@@ -19,10 +21,8 @@ use crate::link::{self, bindings};
 use crate::settings::{self, Settings};
 use crate::slots::{self, Job};
 use crate::streams;
-use crate::wasi::cli::Exit;
 use crate::wasi::io::{InputStream, OutputStream};
 use crate::wasi::scratch::Scratch;
-use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -31,20 +31,16 @@ use core::any::Any;
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
+use limiter::Limiter;
 use sandbox_abi::config::Reuse;
-use sandbox_abi::message::{outcome, reset};
+use sandbox_abi::message::outcome;
 use wasmtime::component::{Component, ResourceTable};
-use wasmtime::{CallHook, Engine, ResourceLimiter, Store, Trap};
+use wasmtime::{CallHook, Engine, Store};
 
 /// Most entries of a request's resource table.
 const RESOURCES: usize = 64 << 10;
 /// Bytes that one call of a host function may hand over.
 const CALL_BYTES: usize = 32 << 20;
-/// Most elements of all tables of an instance, and most instances, tables and memories.
-const TABLE_ELEMENTS: usize = 1 << 20;
-const INSTANCES: usize = 1000;
-/// Bytes of an error that goes to the log or to the host.
-const ERROR_TEXT: usize = 8 << 10;
 
 /// The component, ready to be instantiated.
 pub struct Runtime {
@@ -196,67 +192,6 @@ pub enum Answer {
     Begun,
 }
 
-/// Counts an instance's memory, and refuses more than it may have.
-struct Limiter {
-    most: usize,
-    used: usize,
-    peak: usize,
-    elements: usize,
-    refused: bool,
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let used = self.used.saturating_sub(current).saturating_add(desired);
-        if used > self.most {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.used = used;
-        self.peak = self.peak.max(used);
-        Ok(true)
-    }
-
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = true;
-        Ok(())
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let elements = self
-            .elements
-            .saturating_sub(current)
-            .saturating_add(desired);
-        let fine = elements <= TABLE_ELEMENTS;
-        if fine {
-            self.elements = elements;
-        }
-        Ok(fine)
-    }
-
-    fn instances(&self) -> usize {
-        INSTANCES
-    }
-
-    fn tables(&self) -> usize {
-        INSTANCES
-    }
-
-    fn memories(&self) -> usize {
-        INSTANCES
-    }
-}
-
 /// All that the host functions know of a request.
 pub struct State {
     /// The component's resources.
@@ -335,13 +270,7 @@ impl State {
             last_moment: None,
             ahead: false,
             asked: Cell::new(Asked::Nothing),
-            limiter: Limiter {
-                most,
-                used: 0,
-                peak: 0,
-                elements: 0,
-                refused: false,
-            },
+            limiter: Limiter::new(most),
         }
     }
 
@@ -530,7 +459,7 @@ fn serve(
 
 /// Ends what is open of a request, and tells the host.
 fn finish(state: &mut State, result: wasmtime::Result<()>) {
-    let outcome = conclude(state, result.as_ref().err());
+    let outcome = ending::conclude(state, result.as_ref().err());
     state.give_up_calls();
     streams::forget(state.id);
     drop(result);
@@ -556,95 +485,4 @@ fn call(
     component
         .wasi_http_incoming_handler()
         .call_handle(store, request, outparam)
-}
-
-/// Why the component ended, for the host: outcome, reset code, text.
-fn diagnose(state: &State, error: &wasmtime::Error) -> (u32, u32, Cow<'static, str>) {
-    let over = state.last_moment.is_some();
-    match account::outcome() {
-        Some(outcome::CANCELLED) => {
-            return (
-                outcome::CANCELLED,
-                reset::CANCELLED,
-                Cow::Borrowed("cancelled"),
-            );
-        }
-        Some(outcome::CPU) if !over => {
-            return (
-                outcome::CPU,
-                reset::CPU,
-                Cow::Borrowed("the component used more processor time than it may"),
-            );
-        }
-        Some(outcome::CPU) => return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed("")),
-        _ => {}
-    }
-    if over && error.is::<Ended>() {
-        return (outcome::POST_RETURN, reset::TRAP, Cow::Borrowed(""));
-    }
-    if error.is::<Exit>() {
-        return (
-            outcome::TRAP,
-            reset::NO_RESPONSE,
-            Cow::Owned(format!("{error}")),
-        );
-    }
-    let memory = state.limiter.refused || account::outcome() == Some(outcome::MEMORY);
-    if memory {
-        let text = format!(
-            "the component used up its memory of {} MiB: {error}",
-            state.limiter.most >> 20
-        );
-        return (outcome::MEMORY, reset::MEMORY, Cow::Owned(text));
-    }
-    let text = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("{trap}"),
-        None => format!("{error:#}"),
-    };
-    (outcome::TRAP, reset::TRAP, Cow::Owned(text))
-}
-
-/// Ends what is open of the response; says how the request ended.
-fn conclude(state: &State, error: Option<&wasmtime::Error>) -> u32 {
-    // `exit(0)` after the head is another way to return.
-    let returned = |e: &&wasmtime::Error| {
-        state.answer == Answer::Begun && e.downcast_ref::<Exit>().is_some_and(|e| e.0 == 0)
-    };
-    let Some(error) = error.filter(|e| !returned(e)) else {
-        match (state.answer, &state.body) {
-            (Answer::None, _) => {
-                streams::reset(
-                    state.id,
-                    reset::NO_RESPONSE,
-                    "the component returned without a response",
-                );
-            }
-            // A body that the component forgot to finish is complete all the same, as in `wasmtime serve`.
-            (Answer::Begun, Some(body)) if !streams::sent(state.id) => {
-                let _ = body.finish(Vec::new());
-            }
-            _ => {}
-        }
-        return outcome::OK;
-    };
-    let (outcome, code, text) = diagnose(state, error);
-    let report = match outcome {
-        // Where the kernel ended it, the trap that it used says nothing.
-        outcome::CPU => format!("error: {text}\n"),
-        outcome::POST_RETURN => {
-            String::from("error: the component worked on for too long after its response\n")
-        }
-        outcome::TRAP | outcome::MEMORY if !error.is::<Exit>() => format!("error: {error:?}\n"),
-        _ => String::new(),
-    };
-    if !report.is_empty() {
-        let report = report
-            .get(..report.floor_char_boundary(ERROR_TEXT))
-            .unwrap_or_default();
-        streams::log(state.id, 2, report.as_bytes());
-    }
-    if outcome != outcome::CANCELLED {
-        streams::reset(state.id, code, &text);
-    }
-    outcome
 }

@@ -140,7 +140,7 @@ impl Fields {
             bytes: payload.to_vec(),
             ..List::default()
         };
-        list.spans.reserve(fields.count().min(1024) as usize);
+        list.spans.reserve(fields.count().min(1024));
         let offset = |part: &[u8]| {
             let start = part.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
             (start as u32, part.len() as u32)

@@ -36,7 +36,9 @@ const TABLES: usize = 3;
 
 /// The entries that the code lies below. Set once, before the first kick; [`defer_entry`] reads it.
 #[unsafe(no_mangle)]
-static mut CLOISTER_CODE: [Entries; TABLES] = [Entries {
+static mut CLOISTER_CODE: [Entries; TABLES] = NO_CODE;
+
+const NO_CODE: [Entries; TABLES] = [Entries {
     first: core::ptr::null_mut(),
     count: 0,
 }; TABLES];
@@ -50,15 +52,16 @@ static CODE: Local<Code> = Local::new(Code {
 /// Wasm code may run from now on, and be kicked.
 pub fn set_code(code: Code) -> Result<(), paging::NoTables> {
     let Range { start, end } = code.text;
+    let mut tables = NO_CODE;
     let mut at = start & !(LARGE_PAGE - 1);
-    for n in 0..TABLES {
+    for entries in &mut tables {
         let stop = ((at | (512 * LARGE_PAGE - 1)) + 1).min(end).max(at);
-        let first = paging::large_entry(at)?;
-        let count = (stop - at).div_ceil(LARGE_PAGE);
-        // SAFETY: nobody reads it before there is a stack for `defer_entry`, below; `n` is within bounds.
-        unsafe { (&raw mut CLOISTER_CODE[n]).write(Entries { first, count }) };
+        entries.first = paging::large_entry(at)?;
+        entries.count = (stop - at).div_ceil(LARGE_PAGE);
         at = stop;
     }
+    // SAFETY: nobody reads it before there is a stack for `defer_entry`, below.
+    unsafe { (&raw mut CLOISTER_CODE).write(tables) };
     trap::set_blamed(code.trapping);
     CODE.with(|c| *c = code);
     boot::set(field::WASM_START, start);

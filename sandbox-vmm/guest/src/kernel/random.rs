@@ -26,8 +26,8 @@ pub fn init() {
     let mut seed = [0; 32];
     for (n, word) in seed.chunks_exact_mut(8).enumerate() {
         let at = field::SEED + n as u64 * 8;
-        // SAFETY: cpuid says that the instruction is there.
         let own = if has_rdrand {
+            // SAFETY: cpuid says that the instruction is there.
             unsafe { processor() }
         } else {
             0

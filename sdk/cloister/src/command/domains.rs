@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use platform_model::{CertificateRequest, Domain, DomainOptions, HstsOptions, Secret, TenantName};
+use platform_model::{
+    CertificateRequest, CertificateSource, Domain, DomainOptions, HstsOptions, Secret, TenantName,
+};
 use sdk_client::Client;
 use serde_json::json;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::or_dash;
 use crate::args::hosts::{AddDomainArgs, CertificateArgs, DomainArgs, DomainCommand};
@@ -169,7 +171,13 @@ async fn list(tenant: &TenantName, client: &Client, terminal: &Terminal) -> Resu
 /// Until when there is a certificate, or why there is none.
 fn validity(domain: &Domain) -> String {
     match (&domain.certificate, &domain.issuance) {
-        (Some(certificate), _) => format!("until {}", certificate.not_after.date()),
+        (Some(certificate), _) => {
+            let from = match certificate.source {
+                CertificateSource::Uploaded => "uploaded",
+                CertificateSource::Acme => "ACME",
+            };
+            format!("until {} ({from})", certificate.not_after.date())
+        }
         (None, Some(issuance)) if issuance.failures > 0 => "failing".to_owned(),
         (None, Some(_)) => "being obtained".to_owned(),
         (None, None) => "none".to_owned(),
@@ -200,8 +208,13 @@ fn show(domain: &Domain, terminal: &Terminal) -> Result<(), CliError> {
     terminal.print(&format!("  certificate  {}", validity(domain)))?;
     terminal.print(&format!("  https        {}", https(domain)))?;
     if let Some(issuance) = &domain.issuance {
-        let at = issuance.next_at;
-        terminal.print(&format!("  next try     {} {}", at.date(), at.time()))?;
+        let at = issuance.next_at.to_offset(UtcOffset::UTC);
+        let what = match &domain.certificate {
+            Some(_) => "renewal",
+            None => "next try",
+        };
+        let at = format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute());
+        terminal.print(&format!("  {what:<11}  {at}"))?;
         if let Some(error) = &issuance.last_error {
             let error = terminal.paint(Tone::Bad, &printable(error));
             terminal.print(&format!("  failed {} times: {error}", issuance.failures))?;
