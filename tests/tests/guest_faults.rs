@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
 
 /// The longest that anything without limits of its own may run.
-const BY_ITSELF: Duration = Duration::from_secs(30);
+const BY_ITSELF: Duration = Duration::from_secs(60);
 
 /// A node with `probe` (but for processor time, default limits), `tight` and `brief` (short ones) and `other`, whom nothing may touch.
 async fn node() -> &'static Node {
@@ -25,7 +25,7 @@ async fn node() -> &'static Node {
     NODE.get_or_init(|| async {
         let node = Node::start(EXE).await;
         // Processor time is counted where it is spent: on a busy machine it takes several times as long.
-        let limits = json!({ "cpu_ms": 4000 });
+        let limits = json!({ "cpu_ms": 2000 });
         node.deploy("probe", probe()).limits(limits).done().await;
         let limits = json!({ "head_timeout_ms": 2500, "wall_ms": 5000 });
         node.deploy("brief", probe()).limits(limits).done().await;

@@ -7,8 +7,9 @@ use platform_model::Limits;
 use super::exchange::Exchange;
 use super::failure::Deadline;
 
-/// Milliseconds that a guest has to end an exchange which the host has given up.
-const GRACE: u64 = 5_000;
+/// Milliseconds that a guest has to end an exchange which the host has given up: on a busy host, putting back an instance that
+/// used all of its memory takes seconds.
+const GRACE: u64 = 10_000;
 
 /// What a look at the times found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
