@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long, value_name = "IP:PORT")]
     pub listen_tls: Option<SocketAddr>,
     /// URL of the directory of a certificate authority (ACME) that certificates of domains are obtained from
-    /// [default: none are obtained; Let's Encrypt has https://acme-v02.api.letsencrypt.org/directory]
+    /// [default: none are obtained; Let's Encrypt has <https://acme-v02.api.letsencrypt.org/directory>]
     #[arg(long, value_name = "URL", value_parser = directory, env = "CLOISTER_ACME_DIRECTORY")]
     pub acme_directory: Option<Uri>,
     /// Address of mail that the certificate authority may write to
