@@ -116,6 +116,12 @@ impl Series {
     }
 }
 
+/// Whose turn it is, in rounds: each of so many servers once a round, another one first each time.
+pub(crate) fn in_turns(rounds: u32, servers: usize) -> impl Iterator<Item = usize> {
+    let rounds = 0..rounds as usize;
+    rounds.flat_map(move |round| (0..servers).map(move |turn| (turn + round) % servers))
+}
+
 /// Has the servers take turns; who is first changes from round to round.
 pub(crate) async fn take_turns(
     wrk: &Wrk,
@@ -130,26 +136,22 @@ pub(crate) async fn take_turns(
             runs: Vec::new(),
         })
         .collect();
-    for round in 0..rounds as usize {
-        for turn in 0..servers.len() {
-            let n = (turn + round) % servers.len();
-            let server = &servers[n];
-            let before = server.exits().await?;
-            let measured = wrk
-                .run(server, load.path, load.connections, load.time)
-                .await?;
-            let after = server.exits().await?;
-            // A VM that is gone takes its count along: nothing is known of that run.
-            let exits = before
-                .zip(after)
-                .and_then(|(before, after)| after.checked_sub(before));
-            let exits_per_1000 =
-                exits.map(|exits| exits as f64 * 1000.0 / measured.requests as f64);
-            all[n].runs.push(Run {
-                measured,
-                exits_per_1000,
-            });
-        }
+    for n in in_turns(rounds, servers.len()) {
+        let server = &servers[n];
+        let before = server.exits().await?;
+        let measured = wrk
+            .run(server, load.path, load.connections, load.time)
+            .await?;
+        let after = server.exits().await?;
+        // A VM that is gone takes its count along: nothing is known of that run.
+        let exits = before
+            .zip(after)
+            .and_then(|(before, after)| after.checked_sub(before));
+        let exits_per_1000 = exits.map(|exits| exits as f64 * 1000.0 / measured.requests as f64);
+        all[n].runs.push(Run {
+            measured,
+            exits_per_1000,
+        });
     }
     Ok(all)
 }

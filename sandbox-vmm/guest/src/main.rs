@@ -61,8 +61,7 @@ fn load() {
     port::template();
     kernel::resume();
     read_settings();
-    if runtime::waits_for_settings() {
-        runtime::settle();
+    if runtime::settle() {
         first_slot();
     }
     kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);

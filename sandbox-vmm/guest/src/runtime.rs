@@ -170,15 +170,13 @@ pub fn waits_for_settings() -> bool {
     RUNTIME.with(|r| r.is_some_and(|r| r.settled.load(Ordering::Relaxed)))
 }
 
-/// The settings are the deployment's from now on.
-pub fn settle() {
-    RUNTIME.with(|r| {
-        if let Some(r) = r
-            && r.settled.swap(false, Ordering::Relaxed)
-        {
-            r.ahead.store(true, Ordering::Relaxed);
-        }
-    });
+/// The settings are the deployment's from now on. Says whether slots have waited for that.
+pub fn settle() -> bool {
+    let waited = waits_for_settings();
+    if waited {
+        RUNTIME.with(|r| r.inspect(|r| r.ahead.store(true, Ordering::Relaxed)));
+    }
+    waited
 }
 
 /// How far the response is.

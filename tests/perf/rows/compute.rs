@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::bench::Bench;
+use crate::compare::in_turns;
 use crate::figures::{median, spread};
 use crate::report::{Outcome, number};
 use crate::servers::cloister::Node;
@@ -34,26 +35,16 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
         bench.component_or_probe("rust-primes", primes, turns, &mut outcome)?;
     let node = Node::start(bench)?;
     let mut servers = vec![node.app("compute", &component, json!({})).await?];
-    let compiled = bench.optional(
-        "wasmtime serve",
-        wasmtime::Compiled::new(&component),
-        &mut outcome,
-    )?;
-    if let Some(compiled) = compiled {
-        servers.push(compiled.serve(&[])?);
-    }
+    servers.extend(wasmtime::beside(bench, &component, &mut outcome)?);
     let [nothing, works @ ..] = works;
     for work in works
         .into_iter()
         .take(if bench.quick { 1 } else { works.len() })
     {
         let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
-        for round in 0..bench.rounds as usize {
-            for turn in 0..servers.len() {
-                let n = (turn + round) % servers.len();
-                let idle = timed(&servers[n], nothing).await?;
-                rounds[n].push(timed(&servers[n], work).await? - idle);
-            }
+        for n in in_turns(bench.rounds, servers.len()) {
+            let idle = timed(&servers[n], nothing).await?;
+            rounds[n].push(timed(&servers[n], work).await? - idle);
         }
         report(&mut outcome, work.0, &servers, &rounds);
     }

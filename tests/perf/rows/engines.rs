@@ -21,14 +21,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
         };
         let node = Node::start(bench)?;
         let mut servers = vec![node.app(name, &component, json!({})).await?];
-        let compiled = bench.optional(
-            "wasmtime serve",
-            wasmtime::Compiled::new(&component),
-            &mut outcome,
-        )?;
-        if let Some(compiled) = compiled {
-            servers.push(compiled.serve(&[])?);
-        }
+        servers.extend(wasmtime::beside(bench, &component, &mut outcome)?);
         all_answer(&servers, "/").await?;
         let load = Load {
             path: "/",

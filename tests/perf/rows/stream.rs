@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
 
 use crate::bench::Bench;
+use crate::compare::in_turns;
 use crate::figures::{median, spread};
 use crate::memory::MIB;
 use crate::report::{Outcome, number};
@@ -31,29 +32,19 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome> {
     let pieces = if bench.quick { PIECES / 64 } else { PIECES };
     let node = Node::start(bench)?;
     let mut servers = vec![node.app("stream", &component, json!({})).await?];
-    let compiled = bench.optional(
-        "wasmtime serve",
-        wasmtime::Compiled::new(&component),
-        &mut outcome,
-    )?;
-    if let Some(compiled) = compiled {
-        servers.push(compiled.serve(&[])?);
-    }
+    servers.extend(wasmtime::beside(bench, &component, &mut outcome)?);
     // No two pages of a piece are alike, so that what comes in another order is noticed.
     let piece: Vec<u8> = (0..PIECE)
         .map(|n| (n ^ (n >> 8) ^ (n >> 12)) as u8)
         .collect();
     let piece = Bytes::from(piece);
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
-    for round in 0..bench.rounds as usize {
-        for turn in 0..servers.len() {
-            let n = (turn + round) % servers.len();
-            let echoed = tokio::time::timeout(PATIENCE, echo(&servers[n], path, &piece, pieces));
-            let time = echoed
-                .await
-                .with_context(|| format!("waited in vain for {}", servers[n].name))??;
-            rates[n].push((pieces * PIECE) as f64 / MIB / time.as_secs_f64());
-        }
+    for n in in_turns(bench.rounds, servers.len()) {
+        let echoed = tokio::time::timeout(PATIENCE, echo(&servers[n], path, &piece, pieces));
+        let time = echoed
+            .await
+            .with_context(|| format!("waited in vain for {}", servers[n].name))??;
+        rates[n].push((pieces * PIECE) as f64 / MIB / time.as_secs_f64());
     }
     let rows = servers.iter().zip(&rates).map(|(server, rates)| {
         let (rate, spread) = (median(rates.iter().copied()), spread(rates) * 100.0);

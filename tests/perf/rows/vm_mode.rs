@@ -31,14 +31,7 @@ async fn javascript(bench: &Bench, wrk: &Wrk, outcome: &mut Outcome) -> Result<(
         .app("js-hello", &component, json!({"isolation": "vm"}))
         .await?;
     let mut servers = vec![vm.named("cloister vm")];
-    let compiled = bench.optional(
-        "wasmtime serve",
-        wasmtime::Compiled::new(&component),
-        outcome,
-    )?;
-    if let Some(compiled) = compiled {
-        servers.push(compiled.serve(&[])?);
-    }
+    servers.extend(wasmtime::beside(bench, &component, outcome)?);
     all_answer(&servers, "/").await?;
     let load = Load {
         path: "/",

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::{Process, Server, free_address};
-use crate::bench::Component;
+use crate::bench::{Bench, Component};
+use crate::report::Outcome;
 
 /// What makes `wasmtime serve` faster where memories are small: they are cleared rather than given back.
 pub(crate) const TUNED: [&str; 6] = [
@@ -28,6 +29,19 @@ pub(crate) struct Compiled {
     /// Options without which it cannot be served.
     options: &'static [&'static str],
     folder: tempfile::TempDir,
+}
+
+/// It serves a component as it is by default; without it, the outcome says so, where that is allowed.
+///
+/// # Errors
+/// As [`Compiled::new`], and when it does not start.
+pub(crate) fn beside(
+    bench: &Bench,
+    component: &Component,
+    outcome: &mut Outcome,
+) -> Result<Option<Server>> {
+    let compiled = bench.optional("wasmtime serve", Compiled::new(component), outcome)?;
+    compiled.map(|compiled| compiled.serve(&[])).transpose()
 }
 
 impl Compiled {

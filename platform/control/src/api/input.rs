@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use platform_model::{AppName, DeploymentId, TenantName};
+use platform_model::{AppName, DeploymentId, HostName, SecretName, TenantName};
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
@@ -34,6 +34,20 @@ pub(super) struct OfDeployment(
     pub(super) TenantName,
     pub(super) AppName,
     pub(super) DeploymentId,
+);
+
+/// `{tenant}` and `{domain}` of the path.
+#[derive(IntoParams)]
+#[into_params(names("tenant", "domain"), parameter_in = Path)]
+pub(super) struct OfDomain(pub(super) TenantName, pub(super) HostName);
+
+/// `{tenant}`, `{app}` and `{secret}` of the path.
+#[derive(IntoParams)]
+#[into_params(names("tenant", "app", "secret"), parameter_in = Path)]
+pub(super) struct OfSecret(
+    pub(super) TenantName,
+    pub(super) AppName,
+    pub(super) SecretName,
 );
 
 /// The parameters of the path.
@@ -88,6 +102,25 @@ impl<S: Sync> FromRequestParts<S> for OfDeployment {
         let params = Params::from_request_parts(parts, state).await?;
         let (tenant, app) = (params.get("tenant")?, params.get("app")?);
         Ok(Self(tenant, app, params.get("deployment")?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfDomain {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = Params::from_request_parts(parts, state).await?;
+        Ok(Self(params.get("tenant")?, params.get("domain")?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfSecret {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = Params::from_request_parts(parts, state).await?;
+        let (tenant, app) = (params.get("tenant")?, params.get("app")?);
+        Ok(Self(tenant, app, params.get("secret")?))
     }
 }
 

@@ -13,20 +13,11 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::etag::{IfMatch, Tagged};
-use super::input::{JsonOf, OfApp, Params, QueryOf, UnquotedJsonOf};
+use super::input::{JsonOf, OfApp, OfSecret, QueryOf, UnquotedJsonOf};
 use crate::engine::{Origin, Set};
 use crate::problem::ApiError;
 use crate::store::Revision;
 use crate::store::records::{SecretHead, SettingsRecord};
-
-/// `{secret}` of the path.
-#[derive(IntoParams)]
-#[into_params(names("secret"), parameter_in = Path)]
-#[expect(
-    dead_code,
-    reason = "only described: it is read beside the names of tenant and app"
-)]
-pub(super) struct OfSecret(SecretName);
 
 /// `?deploy=false`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -100,19 +91,17 @@ pub(super) async fn secrets(
 /// value to a secret that is there.
 #[utoipa::path(
     put, path = "/v1/tenants/{tenant}/apps/{app}/secrets/{secret}", tag = "settings", operation_id = "set_secret",
-    params(OfApp, OfSecret, IfMatch), request_body = SecretRequest,
+    params(OfSecret, IfMatch), request_body = SecretRequest,
     responses((status = 200, description = "The secret as it is now.", body = SecretChanged,
         headers(("etag" = String, description = "The state of the app's settings."))))
 )]
 pub(super) async fn set_secret(
     State(api): State<Api>,
-    OfApp(tenant, app): OfApp,
-    params: Params,
+    OfSecret(tenant, app, name): OfSecret,
     IfMatch(expected): IfMatch,
     origin: Origin,
     UnquotedJsonOf(request): UnquotedJsonOf<SecretRequest>,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = params.get("secret")?;
     let set = api
         .engine
         .set_secret(&origin, &tenant, &app, &name, expected, request);
@@ -132,18 +121,16 @@ pub(super) async fn set_secret(
 /// Takes a secret away, and deploys the app anew without it.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/apps/{app}/secrets/{secret}", tag = "settings", operation_id = "delete_secret",
-    params(OfApp, OfSecret, DeployQuery),
+    params(OfSecret, DeployQuery),
     responses((status = 200, description = "It is gone.", body = SecretChanged,
         headers(("etag" = String, description = "The state of the app's settings."))))
 )]
 pub(super) async fn delete_secret(
     State(api): State<Api>,
-    OfApp(tenant, app): OfApp,
-    params: Params,
+    OfSecret(tenant, app, name): OfSecret,
     QueryOf(query): QueryOf<DeployQuery>,
     origin: Origin,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = params.get("secret")?;
     let deploy = query.deploy.unwrap_or(true);
     let set = api
         .engine

@@ -54,6 +54,18 @@ impl Client {
         Self::of(folder, 0).await
     }
 
+    /// A new start on the same folder.
+    async fn again(self) -> Self {
+        let path = self.node.dir.root().to_owned();
+        let folder = self._folder;
+        drop((self.node, self.api, self.router));
+        let client = Self::on(&path).await;
+        Self {
+            _folder: folder,
+            ..client
+        }
+    }
+
     async fn of(folder: &std::path::Path, requests_per_second: u32) -> Self {
         let node = Node::start(folder).await;
         let about = About {

@@ -124,17 +124,8 @@ async fn routes_lead_to_apps_and_elsewhere() {
     assert_eq!(client.call("PUT", path, other.to_string()).await.0, 200);
     assert_eq!(client.host("shop.example")[2], "/api/v2 blog false");
     // A deploy leaves them, and a new start has them.
-    let folder = client.node.dir.root().to_owned();
     let hosts = client.host("shop.example");
-    let Client {
-        _folder,
-        node,
-        api,
-        router,
-        ..
-    } = client;
-    drop((node, api, router));
-    let client = Client::on(&folder).await;
+    let client = client.again().await;
     assert_eq!(client.host("shop.example"), hosts);
     assert_eq!(client.call("DELETE", path, "").await.0, 204);
     assert_eq!(client.call("GET", path, "").await.1, json!({"routes": []}));
@@ -404,16 +395,7 @@ async fn certificates_are_checked_and_served() {
         (200, &json!(1)),
         "{rotated}"
     );
-    let folder = client.node.dir.root().to_owned();
-    let Client {
-        _folder,
-        node,
-        api,
-        router,
-        ..
-    } = client;
-    drop((node, api, router));
-    let client = Client::on(&folder).await;
+    let client = client.again().await;
     assert!(served(&client));
     assert_eq!(secure(&client), (true, true));
     assert_eq!(client.call("DELETE", &path, "").await.0, 204);
