@@ -15,7 +15,10 @@ pub enum Reuse {
         ns: u64,
     },
     /// As `Never`; and as the whole VM is put back after its requests, the guest sleeps as soon as it has none.
-    Vm,
+    Vm {
+        /// After how many requests the VM is put back. After the first, an instance need not be put back as well.
+        requests: u64,
+    },
 }
 
 /// Limits of one request and of the guest as a whole.
@@ -63,7 +66,7 @@ impl<'a> Config<'a> {
         let (kind, requests, ns) = match reuse {
             Reuse::Never => (0, 0, 0),
             Reuse::UpTo { requests, ns } => (1, requests, ns),
-            Reuse::Vm => (2, 0, 0),
+            Reuse::Vm { requests } => (2, requests, 0),
         };
         sink.u8(kind);
         sink.u64(requests);
@@ -90,7 +93,7 @@ impl<'a> Config<'a> {
         let reuse = match kind {
             0 => Reuse::Never,
             1 => Reuse::UpTo { requests, ns },
-            2 => Reuse::Vm,
+            2 => Reuse::Vm { requests },
             _ => return Err(Malformed),
         };
         Ok(Config {

@@ -26,6 +26,7 @@ pub mod wasi;
 use alloc::boxed::Box;
 use kernel::{boot, port, sched};
 use sandbox_abi::boot::field;
+use sandbox_abi::config::Reuse;
 use sandbox_abi::message::{Header, Kind};
 
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym main);
@@ -42,7 +43,7 @@ extern "C" fn main() -> ! {
 }
 
 /// Loads the component and makes the first slot: the main function of the first thread. A VM that is made from a template
-/// begins in the middle.
+/// begins in the middle; one that is put back after its requests begins later each time.
 fn load() {
     read_settings();
     let bytes = artifact::bytes();
@@ -58,12 +59,18 @@ fn load() {
     if !runtime::waits_for_settings() {
         first_slot();
     }
-    port::template();
-    kernel::resume();
+    kernel::leave_to_others();
     read_settings();
     if runtime::settle() {
         first_slot();
     }
+    if let Reuse::Vm { requests } = settings::current().reuse {
+        if requests == 1 {
+            slots::own();
+        }
+        kernel::leave_to_others();
+    }
+    kernel::rings::open();
     kernel::rings::try_send(Header::new(Kind::Ready, 0, 0), &[]);
 }
 

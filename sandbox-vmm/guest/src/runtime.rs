@@ -138,7 +138,7 @@ impl Runtime {
                     && time::monotonic_ns().saturating_sub(since) < ns
                     && self.reusable.load(Ordering::Relaxed)
             }
-            Reuse::Never | Reuse::Vm => false,
+            Reuse::Never | Reuse::Vm { .. } => false,
         }
     }
 
@@ -372,7 +372,10 @@ pub fn run(slot: usize) {
             end = serve(runtime, &mut instance, &job, false);
         }
         requests += 1;
-        if end == End::Fine && runtime.reuses(requests, since) {
+        if settings::current().reuse == (Reuse::Vm { requests: 1 }) {
+            // The VM is put back, and the slot with it.
+            slots::give_up(slot, job);
+        } else if end == End::Fine && runtime.reuses(requests, since) {
             slots::keep(slot, job);
         } else {
             destroy(instance);

@@ -10,7 +10,7 @@
 
 use crate::kernel::cell::Local;
 use crate::kernel::sched::{self, Busy, ThreadId};
-use crate::kernel::{account, space, time};
+use crate::kernel::{account, frames, space, time};
 use crate::{runtime, streams};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -20,6 +20,9 @@ use alloc::vec::Vec;
 const FLUSH_SHARE: u64 = 16;
 /// Most slots that wait for a flush.
 const MOST_STALE: usize = 16;
+
+/// Pages that a request may need in a VM that is put back after it, without there having to be more RAM.
+const OWN_PAGES: u64 = 2048;
 
 /// A request for a slot.
 pub struct Job {
@@ -119,6 +122,17 @@ pub fn at_work() -> bool {
     SLOTS.with(|s| s.any_at_work())
 }
 
+/// Lets the slots that are there have their memories to themselves: none is put back, as the VM is.
+pub fn own() {
+    let count = SLOTS.with(|s| s.slots.len());
+    for slot in 0..count {
+        // Without memory for it, pages are copied when they are written.
+        let _ = space::own(slot);
+    }
+    // RAM that is mapped by a request would have to be taken from the page tables again.
+    frames::provide(OWN_PAGES);
+}
+
 /// A request has come.
 pub fn queue(id: u32, head: &[u8]) {
     SLOTS.with(|s| {
@@ -216,6 +230,7 @@ pub fn next(slot: usize) -> Job {
 
 /// A slot's request is over: puts the slot back.
 pub fn finish(slot: usize, job: Job) {
+    // An error: there was no memory for page tables where there were some before, which cannot be.
     let clean = space::restore(slot);
     end(slot, job, clean.ok());
 }
@@ -225,8 +240,12 @@ pub fn keep(slot: usize, job: Job) {
     end(slot, job, Some(true));
 }
 
-/// `clean`: whether the slot can be used without a flush. `None`: there was no memory for page tables where there were
-/// some before, which cannot be; the slot is not used again.
+/// A slot's request is over, and was its last.
+pub fn give_up(slot: usize, job: Job) {
+    end(slot, job, None);
+}
+
+/// `clean`: whether the slot can be used without a flush. `None`: it is not used again.
 fn end(slot: usize, job: Job, clean: Option<bool>) {
     let used = account::cpu_ns();
     space::set_busy(slot, false);

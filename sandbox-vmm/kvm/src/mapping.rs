@@ -3,7 +3,7 @@
 use crate::memory::PAGE;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -81,36 +81,39 @@ impl Mapping {
             start: start.cast(),
             len,
         };
-        mapping.keep_out_of_dumps(len)?;
+        // What is in a guest is its tenant's.
+        mapping.advise(0, len, libc::MADV_DONTDUMP)?;
         Ok(mapping)
     }
 
-    /// Lets the first `len` bytes show a private copy of `file` from `offset` on.
-    pub(crate) fn overlay(&mut self, file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
-        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let len = usize::try_from(len).map_err(invalid)?;
-        if len > self.len {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+    /// Lets `len` bytes from `offset` on, of a mapping that may be written, show a private copy of `file` from `at` on.
+    pub(crate) fn overlay(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> io::Result<()> {
+        self.check(offset, len)?;
         if len == 0 {
             return Ok(());
         }
-        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: the range is the start of our own mapping, to which nobody has a reference.
-        let at = unsafe {
+        let at = libc::off_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range lies in our own mapping (`check`), to whose content nobody has a reference.
+        let mapped = unsafe {
             libc::mmap(
-                self.start.cast(),
+                self.start.wrapping_add(offset).cast(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
                 file.as_raw_fd(),
-                offset,
+                at,
             )
         };
-        if at == libc::MAP_FAILED {
+        if mapped == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        self.keep_out_of_dumps(len)
+        self.advise(offset, len, libc::MADV_DONTDUMP)
     }
 
     /// Its address.
@@ -133,9 +136,58 @@ impl Mapping {
         self.advise(offset, len, libc::MADV_REMOVE)
     }
 
-    /// Leaves the first `len` bytes out of core files: what is in a guest is its tenant's.
-    fn keep_out_of_dumps(&self, len: usize) -> io::Result<()> {
-        self.advise(0, len, libc::MADV_DONTDUMP)
+    /// Copies `len` bytes from `at` of a file to `offset`, past all memory of Rust's.
+    pub(crate) fn load(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> io::Result<()> {
+        self.transfer(offset, len, at, |start, len, at| {
+            // SAFETY: the caller of the closure, `transfer`, hands over bytes of our mapping, whose content nobody has a
+            // reference to.
+            unsafe { libc::pread(file.as_raw_fd(), start.cast(), len, at) }
+        })
+    }
+
+    /// Copies `len` bytes from `offset` to `at` of a file.
+    pub(crate) fn store(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> io::Result<()> {
+        self.transfer(offset, len, at, |start, len, at| {
+            // SAFETY: as in `load`.
+            unsafe { libc::pwrite(file.as_raw_fd(), start.cast(), len, at) }
+        })
+    }
+
+    /// Calls `some(start, len, at)` until all is done; it says how many bytes it did, or -1.
+    fn transfer(
+        &self,
+        offset: usize,
+        len: usize,
+        at: u64,
+        some: impl Fn(*mut u8, usize, libc::off_t) -> isize,
+    ) -> io::Result<()> {
+        self.check(offset, len)?;
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let mut done = 0;
+        while done < len {
+            let from = libc::off_t::try_from(at + done as u64).map_err(invalid)?;
+            match some(self.start.wrapping_add(offset + done), len - done, from) {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n if n > 0 => done += n.unsigned_abs(),
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        Ok(())
     }
 
     fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
@@ -299,6 +351,7 @@ fn read_pagemap(start: usize, len: usize, found: &mut dyn FnMut(usize, u64)) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd as _;
 
     fn runs(f: impl FnOnce(&mut dyn FnMut(usize, u64)) -> io::Result<()>) -> Vec<(usize, u64)> {
         let mut all = Vec::new();
@@ -324,8 +377,8 @@ mod tests {
         let file = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&file, 8 * PAGE).unwrap();
         rustix::io::pwrite(&file, &[7; 8 * PAGE as usize], 0).unwrap();
-        let mut mapping = Mapping::new(16 * page, &Source::Zeroes).unwrap();
-        mapping.overlay(&file, 0, 8 * PAGE).unwrap();
+        let mapping = Mapping::new(16 * page, &Source::Zeroes).unwrap();
+        mapping.overlay(0, 8 * page, file.as_fd(), 0).unwrap();
         let at = |n: usize| mapping.start().wrapping_add(n * page);
         for n in [1, 2, 9] {
             // SAFETY: within the mapping.

@@ -2,7 +2,7 @@
 
 use crate::mapping::{Mapping, Source};
 use rustix::fs::SeekFrom;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap};
@@ -34,8 +34,8 @@ pub enum MemoryError {
     /// The kernel does not say which pages were written.
     #[error("cannot tell which pages were written")]
     Pages(#[source] std::io::Error),
-    /// A file that is to be copied into the guest.
-    #[error("cannot read a file for the guest")]
+    /// A file that is to be copied into the guest, or out of it.
+    #[error("cannot copy between the guest and a file")]
     File(#[source] std::io::Error),
 }
 
@@ -119,10 +119,11 @@ impl Slot {
             Backing::ReadOnly(fd) => Source::ReadOnly(fd),
             Backing::Shared(fd) => Source::Shared(fd),
         };
-        let mut mapping = Mapping::new(size, &source).map_err(|e| fail(e.to_string()))?;
+        let mapping = Mapping::new(size, &source).map_err(|e| fail(e.to_string()))?;
         if let Backing::Anonymous(Some(prefix)) = &self.backing {
+            let len = usize::try_from(prefix.len).map_err(|e| fail(e.to_string()))?;
             mapping
-                .overlay(&prefix.file, prefix.offset, prefix.len)
+                .overlay(0, len, prefix.file.as_fd(), prefix.offset)
                 .map_err(|e| fail(e.to_string()))?;
         }
         // SAFETY: the mapping has `size` bytes, and the caller keeps it as long as the region.
@@ -212,6 +213,55 @@ impl GuestMemory {
         copied.map_err(outside)
     }
 
+    /// Copies `len` bytes from `at` of a file into the guest, without this process having them in memory of its own.
+    pub fn load(
+        &self,
+        gpa: u64,
+        len: u64,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        mapping
+            .load(offset, len, file, at)
+            .map_err(MemoryError::File)
+    }
+
+    /// Copies `len` bytes of the guest's to `at` of a file, in the same way.
+    pub fn store(
+        &self,
+        gpa: u64,
+        len: u64,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        mapping
+            .store(offset, len, file, at)
+            .map_err(MemoryError::File)
+    }
+
+    /// Makes `len` bytes at `gpa` a private copy of a file's from `at` on: what they are when they are discarded from now on.
+    /// For anonymous and private slots; whole pages.
+    pub fn replace(
+        &self,
+        gpa: u64,
+        len: u64,
+        file: BorrowedFd<'_>,
+        at: u64,
+    ) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        let fail = |e: std::io::Error| MemoryError::Map {
+            gpa,
+            len,
+            cause: e.to_string(),
+        };
+        mapping.overlay(offset, bytes, file, at).map_err(fail)
+    }
+
     /// Copies bytes out of the guest.
     pub fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
         let len = bytes.len() as u64;
@@ -267,7 +317,7 @@ impl GuestMemory {
             .map_err(MemoryError::Pages)
     }
 
-    /// Makes `len` bytes at `gpa` what the slot was mapped with, and gives their memory back; whole pages.
+    /// Makes `len` bytes at `gpa` what the slot was mapped with, or [replaced](GuestMemory::replace) by, and gives their memory back; whole pages.
     pub fn discard(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
         let (mapping, offset) = self.find(gpa, len)?;
         mapping

@@ -259,6 +259,12 @@ impl Vcpu {
             || events.nmi.injected != 0)
     }
 
+    /// The root of the page tables.
+    pub fn page_tables(&self) -> Result<u64, KvmError> {
+        let sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;
+        Ok(sregs.cr3)
+    }
+
     /// Changes the root of the page tables, which forgets every cached translation.
     pub fn switch_page_tables(&self, choices: [u64; 2]) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;

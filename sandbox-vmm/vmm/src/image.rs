@@ -2,7 +2,7 @@
 
 use crate::tables::{NO_EXECUTE, PRESENT, Stretch, WRITE};
 use object::{Object, ObjectSegment, SegmentFlags, elf};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use sandbox_abi::layout;
@@ -91,9 +91,9 @@ impl BootImage {
         })
     }
 
-    /// Reads the page at `gpa` of the system slot.
-    pub(crate) fn page(&self, gpa: u64, page: &mut [u8]) -> Result<(), Errno> {
-        rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, &mut *page, gpa)).map(|_| ())
+    /// Where the page at `gpa` of the system slot is kept.
+    pub(crate) fn kept(&self, gpa: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        (gpa < layout::SYSTEM_LEN).then(|| (self.fd.as_fd(), gpa))
     }
 
     /// Another descriptor of the image, for a VM's system slot.

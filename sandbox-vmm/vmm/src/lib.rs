@@ -12,12 +12,14 @@
 //! **Invariant**: nothing that a guest does is an error of the host. It ends in an [`vm::VmEvent`].
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 pub mod factory;
 pub mod image;
 mod reset;
 mod run;
 pub mod tables;
 pub mod template;
+mod translations;
 pub mod vm;
 pub mod watch;
 

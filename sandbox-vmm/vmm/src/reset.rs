@@ -1,25 +1,35 @@
-//! Putting a VM back to its template: memory, registers, rings. What a request left is gone, whatever code it ran.
+//! Putting a VM back to what it was before its first request: memory, registers, rings. What a request left is gone,
+//! whatever code it ran.
 //!
-//! Only pages that were ever written are copied back; the host's kernel knows which ones these are, so nothing that the
-//! guest says counts.
+//! That is its template, and what the guest added to it before it looked at the rings ([`crate::checkpoint`]). Only pages
+//! that were written since are copied back; the host's kernel knows which ones these are, so nothing that the guest says
+//! counts. Nor is more forgotten of how addresses are translated than has to be ([`crate::translations`]): to translate each
+//! page of a guest anew would cost more than all the rest.
 
+use crate::checkpoint::{Checkpoint, holds, written};
 use crate::image::BootImage;
-use crate::template::{Page, Template, TemplateError};
+use crate::template::{Page, Template, TemplateError, read_all};
+use crate::translations::{Changes, Tables};
 use crate::vm::VmError;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use sandbox_abi::boot::field;
 use sandbox_abi::layout::{self, PAGE};
-use sandbox_kvm::{Fresh, Machine, Start, Vcpu};
+use sandbox_kvm::{Fresh, GuestMemory, Machine, Start, Vcpu};
 use std::sync::Arc;
 
-/// Runs of so many pages or more that were zeroes are given back to the host instead of being written.
-const LARGE_RUN: u64 = 64;
+/// Runs of so many pages or more are given back to the host instead of being written: it is more memory than a VM is to keep
+/// for its next requests.
+const LARGE_RUN: u64 = 1024;
+/// Pages at the start of a ring that stay in memory; most requests need no more.
+const RING_PAGES: u64 = 16;
 
 /// What a VM is put back to.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) image: Arc<BootImage>,
     pub(crate) template: Arc<Template>,
+    /// What the guest added. None before it said so.
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) config: OwnedFd,
     pub(crate) config_len: u64,
     /// Bytes of RAM that there may be.
@@ -28,26 +38,48 @@ pub(crate) struct Origin {
     pub(crate) artifact_len: u64,
     /// The state of a processor that has not run.
     pub(crate) fresh: Arc<Fresh>,
+    /// The page tables that it begins with.
+    pub(crate) tables: Option<Tables>,
 }
 
 impl Origin {
-    /// Writes what each VM has of its own into its boot page, and its configuration.
-    pub(crate) fn write_boot(&self, machine: &Machine, exposed: u64) -> Result<(), VmError> {
-        crate::vm::write_boot(
-            machine.memory(),
-            &self.image,
-            &crate::vm::Boot {
-                ram: exposed,
-                limit: self.limit,
-                artifact: self.artifact_len,
-                config: &self.config,
-                config_len: self.config_len,
-                tsc_khz: self.tsc_khz,
-            },
-        )
+    /// Where the page at `gpa`, of the system slot or of RAM, is kept; `None`: it is zeroes.
+    fn kept(&self, gpa: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        let added = self.checkpoint.as_ref().and_then(|c| c.kept(gpa));
+        added
+            .or_else(|| self.template.kept(gpa))
+            .or_else(|| self.image.kept(gpa))
     }
 
-    /// Puts a VM back whose processor is not running. It goes on at the template's entry.
+    /// Reads that page.
+    fn read(&self, gpa: u64, page: &mut Page) -> Result<(), TemplateError> {
+        match self.kept(gpa) {
+            Some((file, at)) => read_all(file, page, at),
+            None => {
+                page.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Bytes of RAM that the guest begins with.
+    fn exposed(&self) -> u64 {
+        let added = self.checkpoint.as_ref().map(|c| c.exposed);
+        added.unwrap_or(self.template.exposed)
+    }
+
+    /// What the guest has made of its memory is what it is put back to from now on.
+    pub(crate) fn take_checkpoint(
+        &mut self,
+        memory: &GuestMemory,
+        exposed: u64,
+    ) -> Result<(), VmError> {
+        self.checkpoint = Some(Checkpoint::take(memory, exposed)?);
+        self.tables = Tables::find(exposed, |gpa, page| self.read(gpa, page))?;
+        Ok(())
+    }
+
+    /// Puts a VM back whose processor is not running, and which has `exposed` bytes of RAM. It goes on where its guest said.
     pub(crate) fn restore(
         &self,
         machine: &Machine,
@@ -56,53 +88,142 @@ impl Origin {
     ) -> Result<(), VmError> {
         vcpu.complete()?;
         let memory = machine.memory();
-        let mut system = Vec::new();
-        memory.written(0, layout::SYSTEM_LEN, |gpa, pages| {
-            system.push((gpa, pages))
-        })?;
-        let mut ram = Vec::new();
-        memory.written(layout::RAM, exposed, |gpa, pages| ram.push((gpa, pages)))?;
-        let mut page: Page = [0; PAGE as usize];
-        for gpa in each_page(&system) {
-            if !self.template.page(gpa, &mut page)? {
-                self.image
-                    .page(gpa, &mut page)
-                    .map_err(TemplateError::from)?;
-            }
-            memory.write(gpa, &page)?;
+        let written = written(memory, exposed)?;
+        let given_back = self.put_back_tables(memory, &written, exposed)?;
+        for (start, pages) in given_back.iter().flatten() {
+            memory.discard(*start, pages * PAGE)?;
         }
-        for run in ram {
-            if run.1 >= LARGE_RUN {
-                memory.discard(run.0, run.1 * PAGE)?;
-                continue;
-            }
-            for gpa in each_page(&[run]) {
-                if !self.template.page(gpa, &mut page)? {
-                    page.fill(0);
-                }
-                memory.write(gpa, &page)?;
+        for (start, pages) in written {
+            if start >= layout::RAM && pages >= LARGE_RUN {
+                memory.discard(start, pages * PAGE)?;
+            } else {
+                self.put_back(memory, start, pages, |gpa| {
+                    let table = self.tables.as_ref().and_then(|t| t.level(gpa));
+                    table.is_none() && !given_back.as_ref().is_some_and(|runs| holds(runs, gpa))
+                })?;
             }
         }
-        memory.remove(layout::RINGS, layout::RINGS_LEN)?;
-        self.write_boot(machine, self.template.exposed)?;
-        machine.forget_shadows(crate::vm::RINGS_SLOT, layout::RINGS, layout::RINGS_LEN)?;
+        clear_rings(memory)?;
+        self.write_boot(machine)?;
+        if given_back.is_none() {
+            machine.forget_shadows(crate::vm::RINGS_SLOT, layout::RINGS, layout::RINGS_LEN)?;
+        }
         vcpu.renew(&self.fresh)?;
         start(machine, vcpu)
     }
+
+    /// Puts the page tables back; says which pages, in runs, are to be given back because of it. `None`: all translations
+    /// have to be forgotten.
+    fn put_back_tables(
+        &self,
+        memory: &GuestMemory,
+        written: &[(u64, u64)],
+        exposed: u64,
+    ) -> Result<Option<Vec<(u64, u64)>>, VmError> {
+        let Some(tables) = &self.tables else {
+            return Ok(None);
+        };
+        let mut changes = Changes::default();
+        let (mut now, mut then): (Page, Page) = ([0; PAGE as usize], [0; PAGE as usize]);
+        let pages = written.iter().flat_map(|run| each_page(*run));
+        for (gpa, level) in pages.filter_map(|gpa| Some((gpa, tables.level(gpa)?))) {
+            memory.read(gpa, &mut now)?;
+            self.read(gpa, &mut then)?;
+            if changes.compare(level, &now, &then) {
+                memory.write(gpa, &then)?;
+            }
+        }
+        Ok(changes.pages(tables, exposed))
+    }
+
+    /// Copies what is kept of a run of pages back, but for those that are not `wanted`.
+    fn put_back(
+        &self,
+        memory: &GuestMemory,
+        start: u64,
+        pages: u64,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<(), VmError> {
+        let zeroes: Page = [0; PAGE as usize];
+        // What lies side by side here and there is copied at once.
+        let mut run: Option<(u64, u64, BorrowedFd<'_>, u64)> = None;
+        for gpa in each_page((start, pages)).filter(|gpa| wanted(*gpa)) {
+            let Some((file, at)) = self.kept(gpa) else {
+                memory.write(gpa, &zeroes)?;
+                continue;
+            };
+            match &mut run {
+                Some((first, len, of, from))
+                    if *first + *len == gpa && is_same(of, &file) && *from + *len == at =>
+                {
+                    *len += PAGE;
+                }
+                _ => {
+                    if let Some((first, len, of, from)) = run.replace((gpa, PAGE, file, at)) {
+                        memory.load(first, len, of, from)?;
+                    }
+                }
+            }
+        }
+        if let Some((first, len, of, from)) = run {
+            memory.load(first, len, of, from)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what each VM has of its own into its boot page, and its configuration.
+    fn write_boot(&self, machine: &Machine) -> Result<(), VmError> {
+        crate::vm::write_boot(
+            machine.memory(),
+            &self.image,
+            &crate::vm::Boot {
+                ram: self.exposed(),
+                limit: self.limit,
+                artifact: self.artifact_len,
+                config: &self.config,
+                config_len: self.config_len,
+                tsc_khz: self.tsc_khz,
+            },
+        )
+    }
 }
 
-/// Puts the processor where the template's guest left off.
+fn is_same(one: &BorrowedFd<'_>, other: &BorrowedFd<'_>) -> bool {
+    one.as_raw_fd() == other.as_raw_fd()
+}
+
+/// Makes the rings zeroes: what most requests use stays in memory, the rest is given back.
+fn clear_rings(memory: &GuestMemory) -> Result<(), VmError> {
+    let zeroes: Page = [0; PAGE as usize];
+    let data = layout::RINGS + layout::RING_CONTROL;
+    memory.write(layout::RINGS, &zeroes)?;
+    for ring in [data, data + layout::RING_LEN] {
+        for gpa in each_page((ring, RING_PAGES)) {
+            memory.write(gpa, &zeroes)?;
+        }
+        let kept = RING_PAGES * PAGE;
+        memory.remove(ring + kept, layout::RING_LEN - kept)?;
+    }
+    Ok(())
+}
+
+/// Puts the processor where the guest is to go on.
 pub(crate) fn start(machine: &Machine, vcpu: &mut Vcpu) -> Result<(), VmError> {
     let memory = machine.memory();
+    // A change of root has the processor look at the tables again.
+    let page_tables = match vcpu.page_tables()? {
+        layout::PML4 => layout::PML4_ALT,
+        _ => layout::PML4,
+    };
     vcpu.start(&Start {
         entry: memory.read_u64(layout::BOOT + field::RESUME_ENTRY)?,
         stack: memory.read_u64(layout::BOOT + field::RESUME_STACK)?,
+        page_tables,
         ..crate::vm::START
     })?;
     Ok(())
 }
 
-fn each_page(runs: &[(u64, u64)]) -> impl Iterator<Item = u64> {
-    runs.iter()
-        .flat_map(|(gpa, pages)| (0..*pages).map(move |n| gpa + n * PAGE))
+fn each_page((start, pages): (u64, u64)) -> impl Iterator<Item = u64> {
+    (0..pages).map(move |n| start + n * PAGE)
 }

@@ -27,6 +27,8 @@ pub(crate) struct Processor {
     pub(crate) shared: Arc<Shared>,
     /// The guest is not to be entered before the router wakes it.
     pub(crate) parked: bool,
+    /// The guest has not slept: it has not been told of any request.
+    pub(crate) untouched: bool,
     pub(crate) debug_lines: u32,
     /// What the guest wrote last for the operator: why it ends, where it ends after it.
     pub(crate) last_line: String,
@@ -149,7 +151,9 @@ impl Processor {
         }
     }
 
-    /// The guest's memory may be kept. It goes on as one that begins with it does: with randomness and a clock of its own.
+    /// The guest's memory may be kept: as a template, or as what this VM is put back to. For the latter only before its first
+    /// request, or one request could choose what the next ones find; and it goes on when there is one. It goes on as one that
+    /// begins with that memory does: with randomness and a clock of its own.
     fn template(&mut self, events: &impl Fn(VmEvent)) -> Step {
         if let Some((file, image)) = self.save.take() {
             let saved = template::save(self.machine.memory(), &image, self.exposed, &file);
@@ -157,6 +161,14 @@ impl Processor {
                 Ok(bytes) => VmEvent::Template(bytes),
                 Err(e) => VmEvent::NoTemplate(e.to_string()),
             });
+        }
+        if self.untouched
+            && let Some((_, origin)) = &mut self.reset
+        {
+            if let Err(e) = origin.take_checkpoint(self.machine.memory(), self.exposed) {
+                return lost(format!("cannot keep what the VM is put back to: {e}"));
+            }
+            self.wait(None)?;
         }
         match crate::vm::write_seed(self.machine.memory()) {
             Ok(()) => Step::Continue(()),
@@ -188,6 +200,7 @@ impl Processor {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
         });
+        self.untouched = false;
         // Whoever sleeps holds no processor: the watch leaves it alone.
         self.shared.asleep.store(true, Ordering::Relaxed);
         let woken = self.poll(timeout.as_ref());

@@ -4,10 +4,10 @@
 
 use sandbox_abi::layout;
 
-/// Present, and reachable from ring 3.
-pub const PRESENT: u64 = 0b101;
-/// May be written.
-pub const WRITE: u64 = 0b10;
+/// Present, and reachable from ring 3; counts as accessed.
+pub const PRESENT: u64 = 0b101 | 1 << 5;
+/// May be written; counts as dirty.
+pub const WRITE: u64 = 0b10 | 1 << 6;
 /// Maps 2 MiB.
 pub const LARGE: u64 = 1 << 7;
 /// Must not be executed.

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::image::BootImage;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use sandbox_abi::layout::{self, PAGE};
 use sandbox_kvm::{GuestMemory, MemoryError, Prefix};
@@ -66,9 +66,13 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno>
     Ok(())
 }
 
-fn read_all(file: &OwnedFd, mut bytes: &mut [u8], mut at: u64) -> Result<(), TemplateError> {
+pub(crate) fn read_all(
+    file: impl AsFd,
+    mut bytes: &mut [u8],
+    mut at: u64,
+) -> Result<(), TemplateError> {
     while !bytes.is_empty() {
-        let n = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at))?;
+        let n = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *bytes, at))?;
         if n == 0 {
             return Err(TemplateError::Short);
         }
@@ -199,18 +203,15 @@ impl Template {
         Ok(())
     }
 
-    /// Reads what the page at `gpa` of the system slot or of RAM was; `false` where it is zeroes, or the boot image's.
-    pub(crate) fn page(&self, gpa: u64, page: &mut Page) -> Result<bool, TemplateError> {
-        if let Some(offset) = gpa.checked_sub(layout::RAM) {
-            if offset >= self.used {
-                return Ok(false);
+    /// Where the page at `gpa` of the system slot or of RAM is kept; `None` where it is zeroes, or the boot image's.
+    pub(crate) fn kept(&self, gpa: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        let at = match gpa.checked_sub(layout::RAM) {
+            Some(offset) => (offset < self.used).then(|| self.ram_at() + offset)?,
+            None => {
+                let number = u32::try_from(gpa / PAGE).unwrap_or(u32::MAX);
+                PAGES_AT + self.system.binary_search(&number).ok()? as u64 * PAGE
             }
-            return read_all(&self.file, page, self.ram_at() + offset).map(|()| true);
-        }
-        let number = u32::try_from(gpa / PAGE).unwrap_or(u32::MAX);
-        match self.system.binary_search(&number) {
-            Ok(n) => read_all(&self.file, page, PAGES_AT + n as u64 * PAGE).map(|()| true),
-            Err(_) => Ok(false),
-        }
+        };
+        Some((self.file.as_fd(), at))
     }
 }

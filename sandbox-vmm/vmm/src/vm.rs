@@ -36,7 +36,8 @@ pub struct VmDescriptors {
 pub enum Begin {
     /// The guest runtime starts and loads the component. Its memory is then written to the file, if there is one.
     Boot(Option<OwnedFd>),
-    /// From a template. The guest is entered when the router wakes it for the first time.
+    /// From a template. The guest is entered when the router wakes it for the first time; one that is put back is entered at
+    /// once, to make ready for its first request.
     Template(Arc<Template>),
 }
 
@@ -208,7 +209,8 @@ impl Vm {
             tsc_khz: vcpu.tsc_khz()?,
         };
         let (mut save, mut reset) = (None, None);
-        let parked = matches!(plan.begin, Begin::Template(_));
+        // One that is put back makes ready first: see `Processor::template`.
+        let parked = matches!(plan.begin, Begin::Template(_)) && plan.reset.is_none();
         match plan.begin {
             Begin::Boot(file) => {
                 if plan.reset.is_some() {
@@ -231,12 +233,14 @@ impl Vm {
                     let origin = Origin {
                         image,
                         template,
+                        checkpoint: None,
                         config: plan.fds.config,
                         config_len,
                         limit,
                         tsc_khz,
                         artifact_len,
                         fresh,
+                        tables: None,
                     };
                     reset = Some((fds, origin));
                 }
@@ -246,6 +250,7 @@ impl Vm {
         let shared = Arc::new(Shared::default());
         let mut processor = Processor {
             parked,
+            untouched: true,
             machine,
             vcpu,
             wake: plan.fds.wake,

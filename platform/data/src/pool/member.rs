@@ -431,7 +431,9 @@ fn encode(target: &Target) -> Zeroizing<Vec<u8>> {
     };
     let reuse = match target.isolation {
         Isolation::Instance => Reuse::Never,
-        Isolation::Vm { .. } => Reuse::Vm,
+        Isolation::Vm { requests } => Reuse::Vm {
+            requests: requests.into(),
+        },
         Isolation::Reuse { requests, seconds } => Reuse::UpTo {
             requests: requests.into(),
             ns: nanoseconds(u64::from(seconds) * 1000),

@@ -166,6 +166,11 @@ pub fn resize(base: u64, block: *mut u8, layout: Layout, size: usize) -> *mut u8
     moved
 }
 
+/// Bytes of the arena at `base` that were given out.
+pub fn size(base: u64) -> u64 {
+    header(base).next - base
+}
+
 /// Lets new blocks come from fresh pages; says how many bytes the arena holds until then.
 pub fn seal(base: u64) -> u64 {
     let h = header(base);

@@ -61,7 +61,7 @@ pub fn left() -> u64 {
 }
 
 /// Sees to it that `pages` pages behind those that were taken are there, as far as the limit allows.
-fn provide(pages: u64) {
+pub fn provide(pages: u64) {
     let want = FRAMES.with(|f| {
         let need = f.next + (pages + RESERVE_TABLES) * PAGE;
         // As much as there is, again: the VMM is asked a few times in a VM's life.

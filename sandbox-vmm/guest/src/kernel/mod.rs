@@ -30,15 +30,22 @@ pub fn init() {
         fatal_memory();
     }
     space::init();
+    rings::init();
     resume();
 }
 
-/// Starts what is of this VM and not of its template: clocks, randomness, rings, the limit of RAM.
-pub fn resume() {
+/// Starts what is of this VM and not of its template: clocks, randomness, the limit of RAM.
+fn resume() {
     frames::set_limit();
     time::init();
     random::init();
-    rings::init();
+}
+
+/// Lets the VMM keep the memory as it is now. Comes back in this VM, and in each one that begins with that.
+pub fn leave_to_others() {
+    preempt::forget();
+    port::template();
+    resume();
 }
 
 /// The VM cannot go on without memory for its own runtime.

@@ -7,10 +7,11 @@ use crate::kernel::{frames, port};
 use sandbox_abi::boot::field;
 use sandbox_abi::layout::{self, LARGE_PAGE, PAGE};
 
-/// The page is there and ring 3 may use it.
-pub const PRESENT: u64 = 0b101;
-/// It may be written.
-pub const WRITE: u64 = 0b10;
+/// The page is there and ring 3 may use it. It counts as accessed from the start, or else the processor would have to note
+/// that it is, and where it shadows page tables KVM would not translate its neighbours with it.
+pub const PRESENT: u64 = 0b101 | 1 << 5;
+/// It may be written, and counts as dirty.
+pub const WRITE: u64 = 0b10 | 1 << 6;
 /// It is a large page.
 const LARGE: u64 = 1 << 7;
 /// Ours: the first write makes a private copy.
@@ -35,7 +36,11 @@ fn below(entry: *mut u64, root: bool, index: u64) -> Result<u64, NoTables> {
     if value & PRESENT == PRESENT {
         return Ok(address(value));
     }
-    let table = frames::take_system().ok_or(NoTables)?.0;
+    let table = frames::take_system().ok_or(NoTables)?;
+    // Even if it is zeroes: where KVM shadows page tables, what it remembers of this page from before the VM was put back it
+    // forgets by this.
+    frames::zero(table);
+    let table = table.0;
     let value = table | PRESENT | WRITE;
     // SAFETY: as above.
     unsafe { entry.write_volatile(value) };

@@ -158,6 +158,21 @@ pub fn is_deferred(rip: u64) -> Option<u64> {
     if boot::get(field::DEFERRED) == 0 {
         return None;
     }
+    allow();
+    boot::set(field::PREEMPT_RIP, rip);
+    Some(preempt_entry as *const () as u64)
+}
+
+/// Forgets a kick that has been deferred, and asks for no other one soon. For memory that others are to begin with.
+pub fn forget() {
+    boot::set(field::SLICE, boot::get(field::SLICE).wrapping_add(1));
+    if boot::get(field::DEFERRED) != 0 {
+        allow();
+    }
+}
+
+/// Lets wasm code run again, after a kick was deferred.
+fn allow() {
     boot::set(field::DEFERRED, 0);
     // SAFETY: `set_code` has written it, or no kick would have been deferred, and nobody writes it again.
     for Entries { first, count } in unsafe { (&raw const CLOISTER_CODE).read() } {
@@ -169,8 +184,6 @@ pub fn is_deferred(rip: u64) -> Option<u64> {
             }
         }
     }
-    boot::set(field::PREEMPT_RIP, rip);
-    Some(preempt_entry as *const () as u64)
 }
 
 /// A kick in wasm code at `rip`, whose frame pointer is `frame`: the end of it if it is over its time, else the others'

@@ -45,8 +45,13 @@ static BUFFER: Local<Option<Box<[u8]>>> = Local::new(None);
 /// How long a doorbell waits for more records to share it.
 const DOORBELL_DELAY_NS: u64 = 20_000;
 
-/// Takes the guest's ends of fresh rings.
+/// Makes what a template has of the rings.
 pub fn init() {
+    BUFFER.with(|b| *b = Some(alloc::vec![0; MAX_PAYLOAD].into_boxed_slice()));
+}
+
+/// Takes the guest's ends of fresh rings. Before that, nothing of the rings is looked at.
+pub fn open() {
     RINGS_STATE.with(|r| {
         let mut rings = Rings {
             from_host: Consumer::new(Ring { second: false }),
@@ -56,9 +61,6 @@ pub fn init() {
         };
         rings.from_host.awake();
         *r = Some(rings);
-    });
-    BUFFER.with(|b| {
-        b.get_or_insert_with(|| alloc::vec![0; MAX_PAYLOAD].into_boxed_slice());
     });
 }
 
@@ -104,6 +106,9 @@ pub fn send(header: Header, payload: &[u8]) {
 
 /// Hands all records that wait to `deliver`. `true` if there were any.
 pub fn drain(mut deliver: impl FnMut(Header, &[u8])) -> bool {
+    if RINGS_STATE.with(|r| r.is_none()) {
+        return false;
+    }
     let Some(mut buffer) = BUFFER.with(Option::take) else {
         return false;
     };
@@ -137,20 +142,26 @@ pub fn ready() -> bool {
 
 /// Wakes the threads that wait for room; they look for themselves.
 pub fn retry_senders() {
-    for thread in with(|r| core::mem::take(&mut r.waiting)) {
+    let waiting = RINGS_STATE.with(|r| Some(core::mem::take(&mut r.as_mut()?.waiting)));
+    for thread in waiting.into_iter().flatten() {
         sched::unpark(thread);
     }
 }
 
 /// Rings the doorbell if it is due: `now` or as soon as it has waited long enough.
 pub fn ring(now: bool) {
-    let due = with(|r| match r.doorbell_due {
-        Some(since) if now || time::monotonic_ns().saturating_sub(since) > DOORBELL_DELAY_NS => {
-            r.doorbell_due.take().is_some()
+    let due = RINGS_STATE.with(|r| {
+        let due = &mut r.as_mut()?.doorbell_due;
+        match *due {
+            Some(since)
+                if now || time::monotonic_ns().saturating_sub(since) > DOORBELL_DELAY_NS =>
+            {
+                due.take()
+            }
+            _ => None,
         }
-        _ => false,
     });
-    if due {
+    if due.is_some() {
         port::doorbell();
     }
 }

@@ -374,7 +374,7 @@ pub fn run(
 
 fn idle(next: Option<u64>) {
     // A VM that is put back after its requests is waited for; the others may have their next request at any moment.
-    let spin = if settings::current().reuse == Reuse::Vm {
+    let spin = if matches!(settings::current().reuse, Reuse::Vm { .. }) {
         0
     } else {
         SPIN_NS

@@ -29,6 +29,8 @@ use sandbox_abi::layout::{LARGE_PAGE, PAGE};
 /// Where memories begin; far above anything that is mapped one to one.
 const BASE: u64 = 0x1000_0000_0000;
 const END: u64 = 0x7000_0000_0000;
+/// Bytes that the arena of a slot for one request can have without a change of page tables.
+const OWN_ARENA: u64 = 512 << 10;
 /// Given-back ranges that may wait for a flush before one is made.
 const BATCH: usize = 32;
 
@@ -225,6 +227,24 @@ pub fn freeze(slot: usize) -> Result<(), Refused> {
         }
         // What could be written a moment ago must not be any more.
         s.flush();
+        Ok(())
+    })
+}
+
+/// Gives a slot pages of its own for all that its memories begin with, and tables for what they may grow by: a request then
+/// changes no page table, as a rule. For a slot that is not put back.
+pub fn own(slot: usize) -> Result<(), Refused> {
+    SPACE.with(|s| {
+        s.grow(
+            At::Arena(slot),
+            0,
+            arena::size(arena::base(slot)) + OWN_ARENA,
+        )?;
+        let owner = s.owners.get_mut(slot).ok_or(Refused)?;
+        owner.arena.own(s.zeroes)?;
+        for index in &owner.ranges {
+            s.ranges[*index].own(s.zeroes)?;
+        }
         Ok(())
     })
 }

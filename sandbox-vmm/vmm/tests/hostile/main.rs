@@ -9,6 +9,7 @@
 )]
 
 mod program;
+mod reset;
 
 use program::Program;
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,7 +19,7 @@ use sandbox_abi::{layout, port};
 use sandbox_ring::host::{HostRing, RingMemory};
 use sandbox_ring::{Consumer, Producer};
 use sandbox_vmm::watch::TICK;
-use sandbox_vmm::{Begin, Factory, Vm, VmDescriptors, VmEvent, VmPlan, Watch};
+use sandbox_vmm::{Begin, Factory, ResetDescriptors, Vm, VmDescriptors, VmEvent, VmPlan, Watch};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
@@ -31,24 +32,34 @@ struct Running {
     vm: Arc<Vm>,
     rings: Arc<RingMemory>,
     doorbell: OwnedFd,
+    wake: OwnedFd,
     events: Receiver<VmEvent>,
 }
 
 fn start(program: &Program) -> Running {
+    begin(&factory(program), Begin::Boot(None), None)
+}
+
+fn factory(program: &Program) -> Factory {
+    Factory::new(&program.elf()).expect("is /dev/kvm there, and may this user open it?")
+}
+
+fn event() -> OwnedFd {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("eventfd")
+}
+
+fn begin(factory: &Factory, begin: Begin, reset: Option<ResetDescriptors>) -> Running {
     static WATCH: OnceLock<Watch> = OnceLock::new();
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let factory =
-        Factory::new(&program.elf()).expect("is /dev/kvm there, and may this user open it?");
     let artifact =
         rustix::fs::memfd_create("artifact", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     rustix::fs::ftruncate(&artifact, layout::PAGE).expect("ftruncate");
     let rings = RingMemory::create().expect("rings");
-    let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("eventfd");
-    let doorbell = event();
+    let (doorbell, wake) = (event(), event());
     let fds = VmDescriptors {
         artifact,
         rings: rings.as_fd().try_clone_to_owned().expect("dup"),
-        wake: event(),
+        wake: wake.try_clone().expect("dup"),
         doorbell: doorbell.try_clone().expect("dup"),
         config: rustix::fs::memfd_create("config", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd"),
     };
@@ -56,10 +67,10 @@ fn start(program: &Program) -> Running {
     let plan = VmPlan {
         fds,
         ram: layout::RAM_MIN,
-        begin: Begin::Boot(None),
-        reset: None,
+        begin,
+        reset,
     };
-    let vm = Vm::start(&factory, plan, move |event| {
+    let vm = Vm::start(factory, plan, move |event| {
         // The test may have ended.
         let _ = send.send(event);
     });
@@ -72,6 +83,7 @@ fn start(program: &Program) -> Running {
         vm,
         rings,
         doorbell,
+        wake,
         events,
     }
 }

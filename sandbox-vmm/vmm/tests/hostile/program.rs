@@ -1,5 +1,7 @@
 //! Machine code in place of the guest's runtime: a few instructions, and the ELF file around them.
 
+use sandbox_abi::boot::field;
+
 /// Where programs are loaded and begin.
 const BASE: u64 = sandbox_abi::layout::RUNTIME;
 
@@ -59,6 +61,33 @@ impl Program {
     /// `mov rax, [rdi]`
     pub(crate) fn load(self) -> Self {
         self.bytes(&[0x48, 0x8b, 0x07], &[])
+    }
+
+    /// `mov rax, [address]`
+    pub(crate) fn load_from(self, address: u32) -> Self {
+        self.bytes(&[0x48, 0x8b, 0x04, 0x25], &address.to_le_bytes())
+    }
+
+    /// This program, then the other one, which must not jump to places in itself.
+    pub(crate) fn append(self, other: Program) -> Self {
+        self.bytes(&other.0, &[])
+    }
+
+    /// `test rax, rax; jz`: runs `other` if rax is not zero
+    pub(crate) fn unless_zero(self, other: Program) -> Self {
+        let distance = other.0.len() as u32;
+        self.bytes(&[0x48, 0x85, 0xc0, 0x0f, 0x84], &distance.to_le_bytes())
+            .bytes(&other.0, &[])
+    }
+
+    /// Lets the VMM keep the memory; what begins with it begins with the next instruction.
+    pub(crate) fn template(self) -> Self {
+        let boot = sandbox_abi::layout::BOOT as u32;
+        // Two `put` of 18 bytes, and `out`.
+        let next = BASE + self.here() as u64 + 38;
+        self.put(boot + field::RESUME_ENTRY as u32, next)
+            .put(boot + field::RESUME_STACK as u32, sandbox_abi::layout::RAM)
+            .out(sandbox_abi::port::TEMPLATE)
     }
 
     /// `repe scasq`: goes on over the words at rdi for as long as they equal rax, at most rcx

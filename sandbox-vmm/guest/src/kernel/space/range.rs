@@ -10,6 +10,10 @@ use sandbox_abi::layout::PAGE;
 const KEEP: usize = 256;
 /// Bytes behind its frozen part that an arena keeps mapped.
 const KEEP_ARENA: u64 = 64 * PAGE;
+/// Bytes that a memory gets pages for at once where it is not put back.
+const OWN: u64 = 64 << 20;
+/// Bytes of growth that it gets page tables for.
+const OWN_GROWTH: u64 = 32 << 20;
 /// Frames that wasm must leave to the runtime when a memory grows.
 const MARGIN: u64 = 1024;
 
@@ -234,6 +238,25 @@ impl Range {
         })?;
         self.end = end;
         if short { Err(Refused) } else { Ok(()) }
+    }
+
+    /// Gives it the pages that it would copy when they are written, as far as there are some, and tables for what it may grow
+    /// by.
+    pub(super) fn own(&mut self, zeroes: Frame) -> Result<(), Refused> {
+        if !self.filled {
+            self.fill(zeroes)?;
+        }
+        let end = self.initial.min(self.start + OWN);
+        for offset in (self.start..end).step_by(PAGE as usize) {
+            if !matches!(self.copy_page(offset, zeroes), Fault::Handled) {
+                break;
+            }
+        }
+        for offset in (self.end..(self.end + OWN_GROWTH).min(self.len)).step_by(PAGE as usize * 512)
+        {
+            paging::entry(self.base + offset)?;
+        }
+        Ok(())
     }
 
     /// Makes the content of the first `end` bytes what the range is put back to; what lies behind stays as it is. Needs a
