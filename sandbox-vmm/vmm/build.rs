@@ -91,7 +91,7 @@ fn build_guest(guest: &Path, target: &Path, std: &Path) -> Result<PathBuf, Box<d
         "-Clink-args=-nostdlib".into(),
         "-Clink-args=-static".into(),
         "-Clink-args=-no-pie".into(),
-        "-Clink-args=-Wl,--image-base=0x200000,--build-id=none,-z,separate-code,-z,max-page-size=4096".into(),
+        "-Clink-args=-Wl,--image-base=0x200000,--build-id=none,-z,noseparate-code,-z,max-page-size=0x200000".into(),
     ];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -115,10 +115,8 @@ impl CustomCodeMemory for CodeMemory {
     fn publish_executable(&self, start: *const u8, len: usize) -> wasmtime::Result<()> {
         let start = start.addr() as u64;
         let end = start + len as u64;
-        paging::update(start, end, |_, entry| {
-            entry & !(paging::NO_EXECUTE | paging::WRITE)
-        })
-        .map_err(|_| wasmtime::format_err!("no memory for page tables"))?;
+        paging::make_executable(start, end)
+            .map_err(|_| wasmtime::format_err!("no memory for page tables"))?;
         Ok(())
     }
 

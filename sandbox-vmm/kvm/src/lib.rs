@@ -16,6 +16,7 @@ mod memory;
 mod vcpu;
 
 pub use machine::{Blank, Host, KvmError, Machine};
+pub use mapping::write_in_large_pages;
 pub use memory::{Backing, GuestMemory, MemoryError, Prefix, Slot};
 pub use vcpu::{Exit, Fresh, Start, Vcpu};
 

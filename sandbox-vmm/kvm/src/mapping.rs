@@ -8,6 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
+/// Bytes in a large page.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// What a mapping shows.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
@@ -61,15 +64,17 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes.
+    /// Maps `len` bytes, at an address that is a multiple of a large page: where the host has large pages there, KVM can use
+    /// them.
     pub(crate) fn new(len: usize, source: &Source<'_>) -> io::Result<Mapping> {
-        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of this process.
+        let mapping = Mapping::reserve(len)?;
+        // SAFETY: the range is a mapping of our own that nobody knows of yet; its pages become others.
         let start = unsafe {
             libc::mmap(
-                null_mut(),
+                mapping.start.cast(),
                 len,
                 source.protection(),
-                source.flags(),
+                source.flags() | libc::MAP_FIXED,
                 source.fd(),
                 0,
             )
@@ -77,13 +82,35 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let mapping = Mapping {
-            start: start.cast(),
-            len,
-        };
         // What is in a guest is its tenant's.
         mapping.advise(0, len, libc::MADV_DONTDUMP)?;
         Ok(mapping)
+    }
+
+    /// Addresses for `len` bytes, which cannot be used yet.
+    fn reserve(len: usize) -> io::Result<Mapping> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let len = len.checked_next_multiple_of(4096).ok_or_else(invalid)?;
+        let room = len.checked_add(LARGE_PAGE).ok_or_else(invalid)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of this process.
+        let all = unsafe { libc::mmap(null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
+        if all == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let all: *mut u8 = all.cast();
+        let before = all.addr().next_multiple_of(LARGE_PAGE) - all.addr();
+        let start = all.wrapping_add(before);
+        for (at, rest) in [
+            (all, before),
+            (start.wrapping_add(len), LARGE_PAGE - before),
+        ] {
+            if rest > 0 {
+                // SAFETY: what lies before and behind the part that is kept, of the mapping that was just made.
+                unsafe { libc::munmap(at.cast(), rest) };
+            }
+        }
+        Ok(Mapping { start, len })
     }
 
     /// Lets `len` bytes from `offset` on, of a mapping that may be written, show a private copy of `file` from `at` on.
@@ -129,6 +156,17 @@ impl Mapping {
     /// Gives `len` bytes from `offset` back to what they were when they were mapped.
     pub(crate) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
         self.advise(offset, len, libc::MADV_DONTNEED)
+    }
+
+    /// Asks for large pages, where the host has some to give.
+    pub(crate) fn prefer_large_pages(&self, offset: usize, len: usize) {
+        // Without them it works as well.
+        let _ = self.advise(offset, len, libc::MADV_HUGEPAGE);
+    }
+
+    /// Gives `len` bytes from `offset` pages of their own at once, with the content that they have.
+    pub(crate) fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.advise(offset, len, libc::MADV_POPULATE_WRITE)
     }
 
     /// Makes `len` bytes from `offset` of a shared file zeroes.
@@ -226,6 +264,34 @@ impl Mapping {
             done => done,
         }
     }
+}
+
+/// Writes bytes to a file in memory; in large pages, where the host has some for files in memory
+/// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`).
+///
+/// # Errors
+/// When the file cannot be mapped, or is too short.
+pub fn write_in_large_pages(file: &OwnedFd, at: u64, bytes: &[u8]) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let len = rustix::fs::fstat(file)?.st_size;
+    let mapping = Mapping::new(
+        usize::try_from(len).map_err(invalid)?,
+        &Source::Shared(file),
+    )?;
+    let at = usize::try_from(at).map_err(invalid)?;
+    mapping.check(at, bytes.len())?;
+    let first = at & !(LARGE_PAGE - 1);
+    let end = (at + bytes.len()).next_multiple_of(LARGE_PAGE);
+    mapping.prefer_large_pages(first, end.min(mapping.len) - first);
+    // SAFETY: the destination lies in our mapping (`check`), which nobody else has a reference to, and which is not where
+    // `bytes` is. The file is as long as the mapping and not shorter meanwhile: it is ours alone.
+    unsafe {
+        let to = mapping.start.wrapping_add(at);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+    }
+    // Where no large page was at hand when it was written to: as above.
+    let _ = mapping.advise(first, end.min(mapping.len) - first, libc::MADV_COLLAPSE);
+    Ok(())
 }
 
 impl Drop for Mapping {
@@ -369,6 +435,30 @@ mod tests {
         }
         all.sort_unstable();
         all
+    }
+
+    #[test]
+    fn mappings_lie_where_large_pages_could() {
+        for len in [4096, LARGE_PAGE, 3 * LARGE_PAGE + 4096] {
+            let mapping = Mapping::new(len, &Source::Zeroes).unwrap();
+            assert!(mapping.start.addr().is_multiple_of(LARGE_PAGE));
+            // SAFETY: the last byte of the mapping.
+            unsafe { mapping.start.wrapping_add(len - 1).write_volatile(1) };
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_large_pages_is_in_the_file() {
+        let file = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 3 << 20).unwrap();
+        let bytes: Vec<u8> = (0..10_000_u32).map(|n| n as u8).collect();
+        let at = (2 << 20) - 5000;
+        write_in_large_pages(&file, at, &bytes).unwrap();
+        let mut read = vec![1; 10_002];
+        rustix::io::pread(&file, &mut read, at - 1).unwrap();
+        assert_eq!((read[0], read[10_001]), (0, 0));
+        assert_eq!(read[1..10_001], bytes);
+        assert!(write_in_large_pages(&file, 3 << 20, &[1]).is_err());
     }
 
     #[test]

@@ -120,6 +120,9 @@ impl Slot {
             Backing::Shared(fd) => Source::Shared(fd),
         };
         let mapping = Mapping::new(size, &source).map_err(|e| fail(e.to_string()))?;
+        if self.is_read_only() {
+            mapping.prefer_large_pages(0, mapping.len());
+        }
         if let Backing::Anonymous(Some(prefix)) = &self.backing {
             let len = usize::try_from(prefix.len).map_err(|e| fail(e.to_string()))?;
             mapping
@@ -314,6 +317,15 @@ impl GuestMemory {
             .private_pages(offset, len, |at, pages| {
                 found(gpa + (at - offset) as u64, pages)
             })
+            .map_err(MemoryError::Pages)
+    }
+
+    /// Gives `len` bytes at `gpa` pages of this VM's own at once, with the content that they have: as a write to each of them
+    /// would, for less. For anonymous and private slots; whole pages.
+    pub fn populate(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
+        let (mapping, offset) = self.find(gpa, len)?;
+        mapping
+            .populate(offset, usize::try_from(len).unwrap_or(usize::MAX))
             .map_err(MemoryError::Pages)
     }
 

@@ -54,13 +54,22 @@ impl Checkpoint {
 
 /// The pages that a guest wrote, in runs, in order.
 pub(crate) fn written(memory: &GuestMemory, exposed: u64) -> Result<Vec<(u64, u64)>, VmError> {
+    let mut runs = runs(memory, 0, layout::SYSTEM_LEN)?;
+    runs.extend(written_ram(memory, exposed)?);
+    Ok(runs)
+}
+
+/// Those of RAM.
+pub(crate) fn written_ram(memory: &GuestMemory, exposed: u64) -> Result<Vec<(u64, u64)>, VmError> {
+    runs(memory, layout::RAM, exposed)
+}
+
+fn runs(memory: &GuestMemory, start: u64, len: u64) -> Result<Vec<(u64, u64)>, VmError> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    for (start, len) in [(0, layout::SYSTEM_LEN), (layout::RAM, exposed)] {
-        memory.written(start, len, |gpa, pages| match runs.last_mut() {
-            Some((first, count)) if *first + *count * PAGE == gpa => *count += pages,
-            _ => runs.push((gpa, pages)),
-        })?;
-    }
+    memory.written(start, len, |gpa, pages| match runs.last_mut() {
+        Some((first, count)) if *first + *count * PAGE == gpa => *count += pages,
+        _ => runs.push((gpa, pages)),
+    })?;
     Ok(runs)
 }
 

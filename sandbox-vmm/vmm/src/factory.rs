@@ -1,5 +1,6 @@
 //! What all VMs of a process are made from: the host's KVM, the boot image, and a few machines that were made ahead.
 
+use crate::hot::Hot;
 use crate::image::{BootImage, ImageError};
 use sandbox_kvm::{Blank, Fresh, Host, KvmError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +15,7 @@ pub struct Factory {
     pub(crate) image: Arc<BootImage>,
     ready: Mutex<Vec<Blank>>,
     fresh: OnceLock<Arc<Fresh>>,
+    pub(crate) hot: Arc<Hot>,
 }
 
 /// A factory could not be made.
@@ -39,6 +41,7 @@ impl Factory {
             image: Arc::new(BootImage::new(elf)?),
             ready: Mutex::default(),
             fresh: OnceLock::new(),
+            hot: Arc::default(),
         })
     }
 

@@ -14,6 +14,7 @@
 
 mod checkpoint;
 pub mod factory;
+mod hot;
 pub mod image;
 mod reset;
 mod run;

@@ -1,5 +1,7 @@
 //! The loop of the virtual processor: enter the guest, see why it came back, answer.
 
+use crate::checkpoint;
+use crate::hot::{FileId, Hot};
 use crate::image::BootImage;
 use crate::reset::Origin;
 use crate::template;
@@ -40,6 +42,8 @@ pub(crate) struct Processor {
     pub(crate) save: Option<(OwnedFd, Arc<BootImage>)>,
     /// How it is put back.
     pub(crate) reset: Option<(ResetDescriptors, Origin)>,
+    /// Who is told what the first request writes.
+    pub(crate) learn: Option<(FileId, Arc<Hot>)>,
 }
 
 type Step = ControlFlow<VmEvent>;
@@ -201,12 +205,23 @@ impl Processor {
             tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
         });
         self.untouched = false;
+        self.teach();
         // Whoever sleeps holds no processor: the watch leaves it alone.
         self.shared.asleep.store(true, Ordering::Relaxed);
         let woken = self.poll(timeout.as_ref());
         self.shared.asleep.store(false, Ordering::Relaxed);
         woken?;
         self.set_clock()
+    }
+
+    /// The guest sleeps. If it has run, it has answered its first request.
+    fn teach(&mut self) {
+        if self.shared.exits.load(Ordering::Relaxed) > 0
+            && let Some((template, hot)) = self.learn.take()
+            && let Ok(written) = checkpoint::written_ram(self.machine.memory(), self.exposed)
+        {
+            hot.learn(template, written);
+        }
     }
 
     fn poll(&mut self, timeout: Option<&Timespec>) -> Step {

@@ -1,4 +1,5 @@
-//! The page tables of the boot: the low 16 MiB by page, and the first GiB of RAM, one to one.
+//! The page tables of the boot: the low 16 MiB by page, but for code that has a large page for itself, and the first GiB of
+//! RAM, one to one.
 //!
 //! The guest maps everything else itself. No page is both writable and executable.
 
@@ -33,6 +34,16 @@ const LOW_TABLES: u64 = layout::SYSTEM_LEN / layout::LARGE_PAGE;
 const _: () = assert!(LOW_PAGES + LOW_TABLES * layout::PAGE <= layout::BOOT_TABLES_END);
 const _: () = assert!(layout::RAM.is_multiple_of(1 << 30) && layout::RAM < 1 << 39);
 
+/// The flags of the code that the large page at `start` holds, if it holds nothing else.
+fn code(stretches: &[Stretch], start: u64) -> Option<u64> {
+    let end = start + layout::LARGE_PAGE;
+    let mut inside = stretches.iter().filter(|s| s.start < end && s.end > start);
+    match (inside.next(), inside.next()) {
+        (Some(only), None) if only.flags & NO_EXECUTE == 0 => Some(only.flags),
+        _ => None,
+    }
+}
+
 /// Writes the tables with `put(address, entry)`, for the stretches of the system slot and `ram` bytes of RAM.
 pub fn write(stretches: &[Stretch], ram: u64, mut put: impl FnMut(u64, u64)) {
     let table = PRESENT | WRITE;
@@ -44,10 +55,12 @@ pub fn write(stretches: &[Stretch], ram: u64, mut put: impl FnMut(u64, u64)) {
         RAM_DIRECTORY | table,
     );
     for n in 0..LOW_TABLES {
-        put(
-            LOW_DIRECTORY + n * 8,
-            (LOW_PAGES + n * layout::PAGE) | table,
-        );
+        let start = n * layout::LARGE_PAGE;
+        let entry = match code(stretches, start) {
+            Some(flags) => start | flags | LARGE,
+            None => (LOW_PAGES + n * layout::PAGE) | table,
+        };
+        put(LOW_DIRECTORY + n * 8, entry);
     }
     for stretch in stretches {
         let mut page = stretch.start;

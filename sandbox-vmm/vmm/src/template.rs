@@ -8,6 +8,7 @@
 //! header, one page | numbers of pages of the system slot, u32 each | these pages | RAM from its start
 //! ```
 
+use crate::hot::FileId;
 use crate::image::BootImage;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -175,6 +176,11 @@ impl Template {
             return Err(TemplateError::Short);
         }
         Ok(template)
+    }
+
+    /// Its file.
+    pub(crate) fn id(&self) -> Option<FileId> {
+        FileId::of(&self.file)
     }
 
     fn ram_at(&self) -> u64 {

@@ -208,7 +208,7 @@ impl Vm {
             config_len,
             tsc_khz: vcpu.tsc_khz()?,
         };
-        let (mut save, mut reset) = (None, None);
+        let (mut save, mut reset, mut learn) = (None, None, None);
         // One that is put back makes ready first: see `Processor::template`.
         let parked = matches!(plan.begin, Begin::Template(_)) && plan.reset.is_none();
         match plan.begin {
@@ -227,6 +227,14 @@ impl Vm {
             Begin::Template(template) => {
                 template.apply(&memory)?;
                 write_boot(&memory, &image, &boot)?;
+                if plan.reset.is_none()
+                    && let Some(id) = template.id()
+                {
+                    match factory.hot.of(id) {
+                        Some(runs) => give_pages(&memory, &runs),
+                        None => learn = Some((id, Arc::clone(&factory.hot))),
+                    }
+                }
                 crate::reset::start(&machine, &mut vcpu)?;
                 if let (Some(fds), Some(fresh)) = (plan.reset, fresh) {
                     let tsc_khz = boot.tsc_khz;
@@ -261,6 +269,7 @@ impl Vm {
             limit,
             save,
             reset,
+            learn,
         };
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
@@ -337,6 +346,13 @@ const VCPU_STACK: usize = 128 << 10;
 fn size(fd: &OwnedFd) -> Result<u64, VmError> {
     let stat = rustix::fs::fstat(fd).map_err(|e| VmError::Kernel("fstat", e))?;
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// Gives a VM pages ahead. It works without them, for more faults.
+fn give_pages(memory: &GuestMemory, runs: &[(u64, u64)]) {
+    for (gpa, pages) in runs {
+        let _ = memory.populate(*gpa, pages * layout::PAGE);
+    }
 }
 
 /// What the boot page and the configuration's pages say.

@@ -29,11 +29,11 @@ pub fn address(entry: u64) -> u64 {
     entry & ADDRESS
 }
 
-/// The table below an entry, made if there is none.
+/// The table below an entry, made if there is none; of a large page, one that maps the same.
 fn below(entry: *mut u64, root: bool, index: u64) -> Result<u64, NoTables> {
     // SAFETY: `entry` lies in a table of ours; tables are in the system slot or in RAM, mapped one to one and writable.
     let value = unsafe { entry.read_volatile() };
-    if value & PRESENT == PRESENT {
+    if value & PRESENT == PRESENT && value & LARGE == 0 {
         return Ok(address(value));
     }
     let table = frames::take_system().ok_or(NoTables)?;
@@ -41,6 +41,13 @@ fn below(entry: *mut u64, root: bool, index: u64) -> Result<u64, NoTables> {
     // forgets by this.
     frames::zero(table);
     let table = table.0;
+    if value & PRESENT == PRESENT {
+        for n in 0..512 {
+            let page = (value & !LARGE) + n * PAGE;
+            // SAFETY: an entry of the new table.
+            unsafe { ((table + n * 8) as *mut u64).write_volatile(page) };
+        }
+    }
     let value = table | PRESENT | WRITE;
     // SAFETY: as above.
     unsafe { entry.write_volatile(value) };
@@ -122,9 +129,35 @@ pub fn init() -> Result<(), NoTables> {
         va | PRESENT | WRITE | NO_EXECUTE
     })?;
     let artifact = crate::kernel::boot::get(field::ARTIFACT_LEN).next_multiple_of(PAGE);
-    update(layout::ARTIFACT, layout::ARTIFACT + artifact, |va, _| {
+    let large = layout::ARTIFACT + (artifact & !(LARGE_PAGE - 1));
+    for va in (layout::ARTIFACT..large).step_by(LARGE_PAGE as usize) {
+        let at = large_entry(va)?;
+        // SAFETY: `at` lies in a table of ours.
+        unsafe { at.write_volatile(va | PRESENT | LARGE | NO_EXECUTE) };
+    }
+    update(large, layout::ARTIFACT + artifact, |va, _| {
         va | PRESENT | NO_EXECUTE
     })
+}
+
+/// Lets code be executed, and not be written; large pages stay what they are where they hold nothing else.
+pub fn make_executable(start: u64, end: u64) -> Result<(), NoTables> {
+    let allow = |entry: u64| entry & !(NO_EXECUTE | WRITE);
+    let mut va = start;
+    while va < end {
+        let stop = ((va & !(LARGE_PAGE - 1)) + LARGE_PAGE).min(end);
+        let at = large_entry(va)?;
+        // SAFETY: `at` lies in a table of ours.
+        let entry = unsafe { at.read_volatile() };
+        if entry & LARGE != 0 && stop - va == LARGE_PAGE {
+            // SAFETY: as above.
+            unsafe { at.write_volatile(allow(entry)) };
+        } else {
+            update(va, stop, |_, entry| allow(entry))?;
+        }
+        va = stop;
+    }
+    Ok(())
 }
 
 /// Maps RAM from `start` to `end`, one to one; both are multiples of a large page.

@@ -21,6 +21,7 @@ const OTHER_PAGE: u64 = layout::RAM + (6 << 20);
 const LOW_DIRECTORY: u32 = layout::BOOT_TABLES as u32 + 0x1000;
 const RAM_DIRECTORY: u32 = layout::BOOT_TABLES as u32 + 0x2000;
 const LOW_PAGES: u32 = layout::BOOT_TABLES as u32 + 0x3000;
+const LARGE: u64 = 1 << 7;
 /// Present, writable, of ring 3.
 const MAPPED: u64 = 7;
 
@@ -177,7 +178,7 @@ fn a_large_page_that_was_mapped_is_not_any_more() {
     let evil = Program::new()
         .put(
             RAM_DIRECTORY + number as u32 * 8,
-            layout::RAM | MAPPED | 1 << 7,
+            layout::RAM | MAPPED | LARGE,
         )
         .rdi(behind)
         .load();
@@ -188,9 +189,9 @@ fn a_large_page_that_was_mapped_is_not_any_more() {
 #[test]
 fn a_page_that_was_made_writable_is_not_any_more() {
     let code = layout::RUNTIME;
-    let entry = LOW_PAGES + (code >> 12) as u32 * 8;
+    let entry = LOW_DIRECTORY + (code >> 21) as u32 * 8;
     let evil = Program::new()
-        .put(entry, code | MAPPED)
+        .put(entry, code | MAPPED | LARGE)
         .put(code as u32 + 0xf00, 0x5ec7e7);
     let write = Program::new()
         .put(code as u32 + 0xf00, 1)

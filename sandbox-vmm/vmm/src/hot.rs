@@ -1,0 +1,75 @@
+//! Which pages a VM writes before it has answered its first request: the next one with the same template is given them
+//! before it is entered. A page that it is given costs a fraction of a fault.
+//!
+//! It is a hint of what a guest did: whatever it says, a VM is given pages of its own RAM, and not many.
+
+use rustix::fd::AsFd;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most pages that a VM is given: 2 MiB.
+const MOST_PAGES: u64 = 512;
+/// Most templates that are known; more begin anew.
+const MOST_TEMPLATES: usize = 1024;
+
+/// Runs of pages, each with its first address and their number.
+pub(crate) type Runs = Arc<[(u64, u64)]>;
+
+/// A file: its device and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// Of an open file. `None`: the kernel does not say.
+    pub(crate) fn of(file: impl AsFd) -> Option<FileId> {
+        let stat = rustix::fs::fstat(file).ok()?;
+        Some(FileId(stat.st_dev, stat.st_ino))
+    }
+}
+
+/// What is known of templates.
+#[derive(Debug, Default)]
+pub(crate) struct Hot(Mutex<HashMap<FileId, Runs>>);
+
+impl Hot {
+    /// What VMs with this template write first.
+    pub(crate) fn of(&self, template: FileId) -> Option<Runs> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&template).cloned()
+    }
+
+    /// Learns it from one of them.
+    pub(crate) fn learn(&self, template: FileId, written: Vec<(u64, u64)>) {
+        let mut left = MOST_PAGES;
+        let some = written.into_iter().map_while(|(gpa, pages)| {
+            let pages = pages.min(left);
+            left -= pages;
+            (pages > 0).then_some((gpa, pages))
+        });
+        let some = some.collect();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_TEMPLATES {
+            known.clear();
+        }
+        known.insert(template, some);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_learnt_is_cut() {
+        let hot = Hot::default();
+        let id = FileId(1, 2);
+        assert!(hot.of(id).is_none());
+        hot.learn(id, vec![(0x1000, 500), (0x100_0000, 500), (0x200_0000, 1)]);
+        let runs = hot.of(id).unwrap();
+        assert_eq!(&runs[..], [(0x1000, 500), (0x100_0000, 12)]);
+        for n in 0..MOST_TEMPLATES as u64 {
+            hot.learn(FileId(3, n), Vec::new());
+        }
+        assert!(hot.of(id).is_none());
+    }
+}
