@@ -3,6 +3,7 @@
 //! It takes records in batches, judges each, and wakes whoever waits once a batch. It sleeps on the doorbell's eventfd,
 //! and announces so in the ring: a guest rings only for a router that sleeps.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
@@ -166,7 +167,7 @@ impl Drain {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         while count < BATCH && result.is_ok() {
-            match self.consumer.pop(&mut buffer) {
+            match pop(&mut self.consumer, &mut buffer) {
                 Ok(Some((header, payload))) => {
                     count += 1;
                     result = self.record(header, payload);
@@ -185,7 +186,7 @@ impl Drain {
         result.map(|()| count)
     }
 
-    fn record(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
+    fn record(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Result<(), Violation> {
         if header.kind == Kind::Ready {
             if std::mem::replace(&mut self.greeted, true) {
                 return Err(Violation("it said twice that it is ready"));
@@ -194,7 +195,7 @@ impl Drain {
             return Ok(());
         }
         if header.kind == Kind::Log {
-            return self.log(header, payload);
+            return self.log(header, &payload);
         }
         if header.stream & OUTGOING != 0 {
             return self.call(header, payload);
@@ -209,7 +210,7 @@ impl Drain {
         }
         let done = place
             .exchange
-            .on_done(header.aux, payload, &mut self.wakers)?;
+            .on_done(header.aux, &payload, &mut self.wakers)?;
         let now = *self.now.get_or_insert_with(|| link.now());
         let passed = place.watch.passed(now);
         let failure = place.exchange.failure.as_ref();
@@ -245,7 +246,7 @@ impl Drain {
         Ok(())
     }
 
-    fn call(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
+    fn call(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Result<(), Violation> {
         if header.kind != Kind::Request {
             let call = lock(&self.link.calls).get(&header.stream).cloned();
             // A record may have crossed with the host's end of the exchange: it is nobody's then.
@@ -281,13 +282,28 @@ impl Drain {
         self.outgoing.begin(
             &self.link,
             header.stream,
-            Bytes::copy_from_slice(payload),
+            Bytes::copy_from_slice(&payload),
             whole,
             call,
             trace,
         );
         Ok(())
     }
+}
+
+/// Takes the next record; data in memory of its own, which goes on as it is.
+fn pop<'b>(
+    consumer: &mut Consumer<HostRing>,
+    buffer: &'b mut [u8],
+) -> Result<Option<(Header, Cow<'b, [u8]>)>, Corrupt> {
+    Ok(match consumer.peek()? {
+        Some(header) if header.kind == Kind::Data => consumer
+            .pop_owned()?
+            .map(|(header, data)| (header, Cow::Owned(data))),
+        _ => consumer
+            .pop(buffer)?
+            .map(|(header, payload)| (header, Cow::Borrowed(payload))),
+    })
 }
 
 fn corrupt(_: Corrupt) -> Violation {
