@@ -74,7 +74,10 @@ impl<M: Memory> Consumer<M> {
     /// [`MAX_PAYLOAD`](sandbox_abi::message::MAX_PAYLOAD) bytes. `None`: there is nothing to read now.
     ///
     /// The room becomes the producer's again with [`Consumer::release`]. Fails if the peer broke the contract.
-    #[expect(unsafe_code, reason = "bytes that are only written may as well be unwritten ones")]
+    #[expect(
+        unsafe_code,
+        reason = "bytes that are only written may as well be unwritten ones"
+    )]
     pub fn pop<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<(Header, &'b [u8])>, Corrupt> {
         let Some(header) = self.peek()? else {
             return Ok(None);
@@ -86,20 +89,24 @@ impl<M: Memory> Consumer<M> {
         Ok(Some((header, payload)))
     }
 
-    /// As [`Consumer::pop`], into memory of its own.
-    #[expect(unsafe_code, reason = "bytes that are written need not be zeroed before")]
-    pub fn pop_owned(&mut self) -> Result<Option<(Header, Vec<u8>)>, Corrupt> {
+    /// As [`Consumer::pop`], in place of what is in `payload`, whose memory is used if it is enough.
+    #[expect(
+        unsafe_code,
+        reason = "bytes that are written need not be zeroed before"
+    )]
+    pub fn pop_into(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, Corrupt> {
         let Some(header) = self.peek()? else {
             return Ok(None);
         };
         let len = header.len as usize;
-        let mut payload = Vec::with_capacity(len);
+        payload.clear();
+        payload.reserve_exact(len);
         let room = payload.spare_capacity_mut();
         self.copy_out(room.get_mut(..len).ok_or(Corrupt)?);
         // SAFETY: the capacity is at least `len`, and `copy_out` has written each of the first `len` bytes.
         unsafe { payload.set_len(len) };
         self.step(header);
-        Ok(Some((header, payload)))
+        Ok(Some(header))
     }
 
     fn step(&mut self, header: Header) {

@@ -3,7 +3,6 @@
 //! It takes records in batches, judges each, and wakes whoever waits once a batch. It sleeps on the doorbell's eventfd,
 //! and announces so in the ring: a guest rings only for a router that sleeps.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,8 +16,9 @@ use std::sync::atomic::Ordering;
 use tokio::io::unix::AsyncFd;
 
 use super::Link;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Payload};
 use super::failure::Violation;
+use super::pieces;
 use crate::sync::lock;
 use crate::trace::CallTrace;
 
@@ -167,7 +167,7 @@ impl Drain {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         while count < BATCH && result.is_ok() {
-            match pop(&mut self.consumer, &mut buffer) {
+            match self.pop(&mut buffer) {
                 Ok(Some((header, payload))) => {
                     count += 1;
                     result = self.record(header, payload);
@@ -186,7 +186,21 @@ impl Drain {
         result.map(|()| count)
     }
 
-    fn record(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Result<(), Violation> {
+    /// Takes the next record; data in memory that goes on with it.
+    fn pop<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<(Header, Payload<'b>)>, Corrupt> {
+        let Some(header) = self.consumer.peek()? else {
+            return Ok(None);
+        };
+        if header.kind == Kind::Data {
+            let mut piece = pieces::take(header.len as usize);
+            self.consumer.pop_into(&mut piece)?;
+            return Ok(Some((header, Payload::Owned(pieces::bytes(piece)))));
+        }
+        let record = self.consumer.pop(buffer)?;
+        Ok(record.map(|(header, payload)| (header, Payload::Borrowed(payload))))
+    }
+
+    fn record(&mut self, header: Header, payload: Payload<'_>) -> Result<(), Violation> {
         if header.kind == Kind::Ready {
             if std::mem::replace(&mut self.greeted, true) {
                 return Err(Violation("it said twice that it is ready"));
@@ -246,7 +260,7 @@ impl Drain {
         Ok(())
     }
 
-    fn call(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Result<(), Violation> {
+    fn call(&mut self, header: Header, payload: Payload<'_>) -> Result<(), Violation> {
         if header.kind != Kind::Request {
             let call = lock(&self.link.calls).get(&header.stream).cloned();
             // A record may have crossed with the host's end of the exchange: it is nobody's then.
@@ -289,21 +303,6 @@ impl Drain {
         );
         Ok(())
     }
-}
-
-/// Takes the next record; data in memory of its own, which goes on as it is.
-fn pop<'b>(
-    consumer: &mut Consumer<HostRing>,
-    buffer: &'b mut [u8],
-) -> Result<Option<(Header, Cow<'b, [u8]>)>, Corrupt> {
-    Ok(match consumer.peek()? {
-        Some(header) if header.kind == Kind::Data => consumer
-            .pop_owned()?
-            .map(|(header, data)| (header, Cow::Owned(data))),
-        _ => consumer
-            .pop(buffer)?
-            .map(|(header, payload)| (header, Cow::Borrowed(payload))),
-    })
 }
 
 fn corrupt(_: Corrupt) -> Violation {

@@ -4,8 +4,8 @@
 //! that a guest says about an exchange is judged here, in the methods named `on_…`, and nowhere else; a
 //! [`Violation`] costs it its VM. Nothing here touches a ring.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -37,6 +37,35 @@ pub(crate) enum Part {
     Data(Bytes),
     /// The end, with encoded trailers if there are any.
     End(Option<Bytes>),
+}
+
+/// The payload of a record.
+#[derive(Debug)]
+pub(crate) enum Payload<'b> {
+    /// In memory that is used for the next one.
+    Borrowed(&'b [u8]),
+    /// In memory of its own.
+    Owned(Bytes),
+}
+
+impl Payload<'_> {
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Borrowed(bytes) => bytes,
+            Payload::Owned(bytes) => bytes,
+        }
+    }
 }
 
 /// The state of an exchange.
@@ -100,7 +129,7 @@ impl Exchange {
     pub(crate) fn on_record(
         &mut self,
         header: Header,
-        payload: Cow<'_, [u8]>,
+        payload: Payload<'_>,
         wakers: &mut Vec<Waker>,
     ) -> Result<(), Violation> {
         if !self.open {
@@ -138,7 +167,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn on_data(&mut self, payload: Cow<'_, [u8]>) -> Result<(), Violation> {
+    fn on_data(&mut self, payload: Payload<'_>) -> Result<(), Violation> {
         if self.head_due || self.ended {
             return Err(Violation("data before the head or after the end"));
         }
@@ -155,7 +184,7 @@ impl Exchange {
             if self.inbox.len() >= MANY && payload.len() < SMALL {
                 self.merge();
             }
-            self.inbox.push_back(payload.into_owned().into());
+            self.inbox.push_back(payload.into_bytes());
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub(crate) mod failure;
 pub(crate) mod handle;
 pub(crate) mod head;
 pub(crate) mod outbox;
+mod pieces;
 pub(crate) mod renewal;
 mod watch;
 

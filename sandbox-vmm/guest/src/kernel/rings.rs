@@ -112,8 +112,9 @@ pub fn drain(mut deliver: impl FnMut(Header, Cow<'_, [u8]>)) -> bool {
     loop {
         let popped = with(|r| match r.from_host.peek()? {
             Some(header) if header.kind == Kind::Data => {
-                let record = r.from_host.pop_owned()?;
-                Ok(record.map(|(header, bytes)| (header, Cow::Owned(bytes))))
+                let mut bytes = Vec::new();
+                let record = r.from_host.pop_into(&mut bytes)?;
+                Ok(record.map(|header| (header, Cow::Owned(bytes))))
             }
             _ => {
                 let record = r.from_host.pop(&mut buffer)?;

@@ -308,7 +308,10 @@ pub fn write(
     };
     let told = match written {
         Ok(()) => Ok(()),
-        Err(error) => Err(streams::Host::convert_stream_error(store.data_mut(), error)?),
+        Err(error) => Err(streams::Host::convert_stream_error(
+            store.data_mut(),
+            error,
+        )?),
     };
     Ok((told,))
 }

@@ -14,7 +14,7 @@ fn say(
 ) -> Result<(), Violation> {
     let mut header = Header::new(kind, 1, aux);
     header.flags = flags;
-    exchange.on_record(header, payload.into(), &mut Vec::new())
+    exchange.on_record(header, Payload::Borrowed(payload), &mut Vec::new())
 }
 
 fn begun() -> Exchange {
