@@ -50,7 +50,7 @@ pub const ARTIFACT_MAX: u64 = 0x5000_0000;
 /// The rings' memory, shared with the router.
 pub const RINGS: u64 = 0x7000_0000;
 /// Data bytes of one ring; a power of two, and more than the longest record.
-pub const RING_LEN: u64 = 256 << 10;
+pub const RING_LEN: u64 = 512 << 10;
 /// Bytes of the rings' control page.
 pub const RING_CONTROL: u64 = PAGE;
 /// Bytes of the whole of the rings' memory: control page, host to guest, guest to host.

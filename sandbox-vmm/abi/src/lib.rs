@@ -8,6 +8,7 @@
 //! - [`port`]: the I/O ports, the guest's only way to call the VMM.
 //! - [`message`]: the records on the rings.
 //! - [`head`]: how the heads of requests and responses are written into records.
+//! - [`window`]: how much of a body may be on its way.
 //! - [`config`]: what a deployment tells its guest.
 //!
 //! **Invariant**: a change of any number here changes [`VERSION`]; host and guest refuse each other on a mismatch.
@@ -20,7 +21,8 @@ pub mod head;
 pub mod layout;
 pub mod message;
 pub mod port;
+pub mod window;
 pub mod wire;
 
 /// Version of everything in this crate. The guest compares it at boot.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;

@@ -12,9 +12,11 @@
 /// Most bytes of a payload.
 pub const MAX_PAYLOAD: usize = 128 << 10;
 /// Most bytes in one `DATA` record.
-pub const MAX_DATA: usize = 32 << 10;
+pub const MAX_DATA: usize = 64 << 10;
 /// Bytes of a body that may be sent before the reader has granted any.
 pub const INITIAL_CREDIT: u32 = 128 << 10;
+/// Most bytes of a body that may be on their way, once it flows ([`crate::window`]).
+pub const MAX_WINDOW: u32 = 256 << 10;
 /// Set in the numbers of exchanges that the guest began.
 pub const OUTGOING: u32 = 1 << 31;
 /// Bytes of a header on the ring.

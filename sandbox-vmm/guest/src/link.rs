@@ -53,5 +53,9 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
         &bindings::LinkOptions::default(),
         |s| s,
     )?;
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:io/streams@0.2.12")?
+        .func_wrap("[method]output-stream.write", crate::wasi::io::write)?;
     Ok(linker)
 }

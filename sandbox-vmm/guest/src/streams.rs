@@ -9,15 +9,17 @@ use crate::kernel::cell::Local;
 use crate::kernel::sched::{self, ThreadId};
 use crate::kernel::{account, rings};
 use crate::slots;
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use sandbox_abi::message::{
     Done, FLAG_END, Header, INITIAL_CREDIT, Kind, OUTGOING, outcome, reset,
 };
+use sandbox_abi::window::{Extra, Window};
 
-/// Bytes consumed after which the writer is told.
-const CREDIT_BATCH: u32 = INITIAL_CREDIT / 2;
+/// What bodies that come in may have of memory beyond their first credit, all together.
+static EXTRA: Extra = Extra::new(8 << 20);
 
 /// Bytes of a body, and how many of them have been read.
 struct Chunk {
@@ -30,8 +32,7 @@ struct Exchange {
     /// Who serves it; nobody yet where it waits for a slot.
     owner: Option<ThreadId>,
     inbox: VecDeque<Chunk>,
-    /// Bytes read that the writer has not been told of.
-    consumed: u32,
+    window: Window,
     /// No more data comes.
     ended: bool,
     trailers: Vec<u8>,
@@ -90,7 +91,7 @@ impl Exchange {
         Exchange {
             owner,
             inbox: VecDeque::new(),
-            consumed: 0,
+            window: Window::default(),
             ended: false,
             trailers: Vec::new(),
             head: None,
@@ -103,37 +104,43 @@ impl Exchange {
         }
     }
 
-    /// Counts bytes as read; says how many the writer is to be told of.
+    /// Counts bytes as read; says what the writer is to be granted.
     fn consume(&mut self, len: usize) -> Option<u32> {
-        self.consumed = self
-            .consumed
-            .saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        (self.consumed >= CREDIT_BATCH && !self.ended).then(|| core::mem::take(&mut self.consumed))
+        if self.ended {
+            return None;
+        }
+        Some(self.window.read(len, &EXTRA)).filter(|credit| *credit > 0)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.window.close(&EXTRA);
     }
 }
 
 /// Takes a record from the host. Runs on the scheduler's stack.
-pub fn deliver(header: Header, payload: &[u8]) {
+pub fn deliver(header: Header, payload: Cow<'_, [u8]>) {
     let id = header.stream;
     if header.kind == Kind::Request {
-        return begin(id, header.flags & FLAG_END != 0, payload);
+        return begin(id, header.flags & FLAG_END != 0, &payload);
     }
     let owner = with(id, |x| {
         match header.kind {
             Kind::Data => x.inbox.push_back(Chunk {
-                bytes: payload.to_vec(),
+                bytes: payload.into_owned(),
                 read: 0,
             }),
             Kind::End => {
                 x.ended = true;
-                x.trailers = payload.to_vec();
+                x.trailers = payload.into_owned();
             }
             Kind::Response => {
-                x.head = Some(payload.to_vec());
+                x.head = Some(payload.into_owned());
                 x.ended |= header.flags & FLAG_END != 0;
             }
             Kind::Reset => {
-                let text = String::from_utf8_lossy(payload).into_owned();
+                let text = String::from_utf8_lossy(&payload).into_owned();
                 x.failed = Some(Failure {
                     code: header.aux,
                     text,

@@ -21,6 +21,8 @@
 //!   of the shared memory, only to atomics, so that a peer who writes at any time can garble a payload and do no more.
 #![cfg_attr(not(any(feature = "host", loom, test)), no_std)]
 
+extern crate alloc;
+
 mod consumer;
 #[cfg(all(feature = "host", not(loom)))]
 pub mod host;
@@ -72,6 +74,18 @@ impl core::error::Error for Corrupt {}
 /// Words that a payload of `len` bytes takes, its header included.
 const fn words_of(len: usize) -> usize {
     2 + len.div_ceil(8)
+}
+
+/// The words of a ring from an index on, in two runs: up to its end, and on from its beginning.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the index is masked to the ring's length"
+)]
+fn runs(data: &[AtomicU64], index: u64, words: usize) -> (&[AtomicU64], &[AtomicU64]) {
+    let start = index as usize & (data.len() - 1);
+    let first = words.min(data.len() - start);
+    let run = |from, len| data.get(from..from + len).unwrap_or_default();
+    (run(start, first), run(0, words - first))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,7 +1,7 @@
 //! The writing end of a ring.
 
 use crate::sync::{Ordering, fence};
-use crate::{Control, Corrupt, Memory, words_of};
+use crate::{AtomicU64, Control, Corrupt, Memory, runs, words_of};
 use sandbox_abi::message::Header;
 
 /// Why a record was not written.
@@ -82,33 +82,22 @@ impl<M: Memory> Producer<M> {
         Ok(sleeping.load(Ordering::Relaxed) != 0 && sleeping.swap(0, Ordering::Relaxed) != 0)
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the index is masked to the ring's length"
-    )]
     fn copy_in(&self, header: Header, payload: &[u8]) {
         let data = self.memory.data();
-        let mask = data.len() - 1;
-        let mut at = self.produced as usize & mask;
-        let mut put = |word: u64| {
-            if let Some(slot) = data.get(at) {
-                slot.store(word, Ordering::Relaxed);
-            }
-            at = (at + 1) & mask;
-        };
-        for word in header.to_words() {
-            put(word);
-        }
         let (words, rest) = payload.as_chunks::<8>();
-        for word in words {
-            put(u64::from_le_bytes(*word));
+        let mut last = [0; 8];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
         }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            for (to, from) in last.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            put(u64::from_le_bytes(last));
+        let header = header.to_words().map(u64::to_le_bytes);
+        let last: &[[u8; 8]] = if rest.is_empty() { &[] } else { &[last] };
+        let mut at = self.produced;
+        for part in [&header, words, last] {
+            let (first, second) = runs(data, at, part.len());
+            let (start, end) = part.split_at(first.len());
+            store(first, start);
+            store(second, end);
+            at = at.wrapping_add(part.len() as u64);
         }
     }
 
@@ -127,5 +116,11 @@ impl<M: Memory> Producer<M> {
                 .store(0, Ordering::Relaxed);
         }
         Ok(room)
+    }
+}
+
+fn store(to: &[AtomicU64], from: &[[u8; 8]]) {
+    for (to, from) in to.iter().zip(from) {
+        to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
     }
 }

@@ -39,6 +39,46 @@ fn records_arrive_in_order_and_whole() {
 }
 
 #[test]
+fn memory_for_payloads_is_used_again() {
+    let (_, mut producer, mut consumer) = pair();
+    let mut kept = Vec::new();
+    // Many times round the ring, with lengths that end anywhere in a word.
+    for round in 0..400_usize {
+        let payload: Vec<u8> = (0..(round * 977) % 40_000)
+            .map(|n| (n ^ round) as u8)
+            .collect();
+        producer
+            .push(Header::new(Kind::Data, round as u32, 0), &payload)
+            .unwrap();
+        let before = kept.capacity();
+        let header = consumer.pop_into(&mut kept).unwrap().unwrap();
+        assert_eq!((header.stream, &kept), (round as u32, &payload));
+        assert_eq!(kept.capacity(), before.max(kept.len()));
+        consumer.release();
+    }
+    assert!(consumer.pop_into(&mut kept).unwrap().is_none());
+}
+
+#[test]
+fn a_header_counts_as_it_was_read() {
+    let (ring, mut producer, mut consumer) = pair();
+    producer
+        .push(Header::new(Kind::Data, 1, 0), &[7; 40])
+        .unwrap();
+    let header = consumer.peek().unwrap();
+    let mut lie = Header::new(Kind::Log, 2, 0);
+    lie.len = MAX_PAYLOAD as u32;
+    for (slot, word) in ring.data().iter().zip(lie.to_words()) {
+        slot.store(word, Ordering::Relaxed);
+    }
+    let mut payload = Vec::new();
+    assert_eq!(consumer.peek().unwrap(), header);
+    assert_eq!(consumer.pop_into(&mut payload).unwrap(), header);
+    assert_eq!(payload, [7; 40]);
+    assert_eq!(consumer.peek(), Ok(None));
+}
+
+#[test]
 fn a_full_ring_says_so_and_loses_nothing() {
     let (_, mut producer, mut consumer) = pair();
     let payload = vec![7; MAX_PAYLOAD];

@@ -84,7 +84,7 @@ impl Exchange {
     }
 
     fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Result<Part, Failure>> {
-        let (part, credit) = ready!(lock(&self.call).poll_part(cx))?;
+        let (part, credit) = ready!(lock(&self.call).poll_part(cx, &self.link.extra))?;
         if credit > 0 {
             self.link
                 .control(Header::new(Kind::Credit, self.stream, credit), &[]);
@@ -95,7 +95,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        lock(&self.call).open = false;
+        lock(&self.call).close(&self.link.extra);
         lock(&self.link.calls).remove(&self.stream);
     }
 }

@@ -16,8 +16,9 @@ use std::sync::atomic::Ordering;
 use tokio::io::unix::AsyncFd;
 
 use super::Link;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Payload};
 use super::failure::Violation;
+use super::pieces;
 use crate::sync::lock;
 use crate::trace::CallTrace;
 
@@ -166,7 +167,7 @@ impl Drain {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         while count < BATCH && result.is_ok() {
-            match self.consumer.pop(&mut buffer) {
+            match self.pop(&mut buffer) {
                 Ok(Some((header, payload))) => {
                     count += 1;
                     result = self.record(header, payload);
@@ -185,7 +186,21 @@ impl Drain {
         result.map(|()| count)
     }
 
-    fn record(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
+    /// Takes the next record; data in memory that goes on with it.
+    fn pop<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<(Header, Payload<'b>)>, Corrupt> {
+        let Some(header) = self.consumer.peek()? else {
+            return Ok(None);
+        };
+        if header.kind == Kind::Data {
+            let mut piece = pieces::take(header.len as usize);
+            self.consumer.pop_into(&mut piece)?;
+            return Ok(Some((header, Payload::Owned(pieces::bytes(piece)))));
+        }
+        let record = self.consumer.pop(buffer)?;
+        Ok(record.map(|(header, payload)| (header, Payload::Borrowed(payload))))
+    }
+
+    fn record(&mut self, header: Header, payload: Payload<'_>) -> Result<(), Violation> {
         if header.kind == Kind::Ready {
             if std::mem::replace(&mut self.greeted, true) {
                 return Err(Violation("it said twice that it is ready"));
@@ -194,7 +209,7 @@ impl Drain {
             return Ok(());
         }
         if header.kind == Kind::Log {
-            return self.log(header, payload);
+            return self.log(header, &payload);
         }
         if header.stream & OUTGOING != 0 {
             return self.call(header, payload);
@@ -209,7 +224,7 @@ impl Drain {
         }
         let done = place
             .exchange
-            .on_done(header.aux, payload, &mut self.wakers)?;
+            .on_done(header.aux, &payload, &mut self.wakers)?;
         let now = *self.now.get_or_insert_with(|| link.now());
         let passed = place.watch.passed(now);
         let failure = place.exchange.failure.as_ref();
@@ -245,7 +260,7 @@ impl Drain {
         Ok(())
     }
 
-    fn call(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
+    fn call(&mut self, header: Header, payload: Payload<'_>) -> Result<(), Violation> {
         if header.kind != Kind::Request {
             let call = lock(&self.link.calls).get(&header.stream).cloned();
             // A record may have crossed with the host's end of the exchange: it is nobody's then.
@@ -281,7 +296,7 @@ impl Drain {
         self.outgoing.begin(
             &self.link,
             header.stream,
-            Bytes::copy_from_slice(payload),
+            Bytes::copy_from_slice(&payload),
             whole,
             call,
             trace,

@@ -5,17 +5,17 @@
 //! [`Violation`] costs it its VM. Nothing here touches a ring.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use sandbox_abi::message::{Done, FLAG_END, Header, INITIAL_CREDIT, Kind, MAX_DATA};
+use sandbox_abi::window::{Extra, Window};
 
 use super::failure::{Failure, Violation};
 
 /// Credit beyond which a guest cannot mean it.
 const MAX_CREDIT: u32 = 1 << 30;
-/// Bytes taken before the guest is granted them again.
-const CREDIT_STEP: u32 = INITIAL_CREDIT / 4;
 /// Parts that may wait before small ones are joined.
 const MANY: usize = 32;
 /// Bytes below which a part is small.
@@ -39,6 +39,35 @@ pub(crate) enum Part {
     End(Option<Bytes>),
 }
 
+/// The payload of a record.
+#[derive(Debug)]
+pub(crate) enum Payload<'b> {
+    /// In memory that is used for the next one.
+    Borrowed(&'b [u8]),
+    /// In memory of its own.
+    Owned(Bytes),
+}
+
+impl Payload<'_> {
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Borrowed(bytes) => bytes,
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
 /// The state of an exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
@@ -51,9 +80,8 @@ pub(crate) struct Exchange {
     head: Option<Bytes>,
     inbox: VecDeque<Bytes>,
     /// Bytes that the guest may send.
-    window: u32,
-    /// Bytes taken since the last grant.
-    taken: u32,
+    allowed: u32,
+    window: Window,
     /// The guest's body has ended.
     ended: bool,
     trailers: Option<Bytes>,
@@ -77,7 +105,7 @@ impl Exchange {
             open: true,
             head_due,
             inbox,
-            window: INITIAL_CREDIT,
+            allowed: INITIAL_CREDIT,
             ended,
             credit: INITIAL_CREDIT,
             ..Exchange::default()
@@ -86,7 +114,8 @@ impl Exchange {
     }
 
     /// Ends the exchange: the guest may not speak of it again.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, extra: &Extra) {
+        self.window.close(extra);
         self.open = false;
         self.inbox.clear();
         self.head = None;
@@ -100,17 +129,17 @@ impl Exchange {
     pub(crate) fn on_record(
         &mut self,
         header: Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         wakers: &mut Vec<Waker>,
     ) -> Result<(), Violation> {
         if !self.open {
             return Err(Violation("a record for an exchange that is not open"));
         }
         match header.kind {
-            Kind::Response => self.on_head(header, payload)?,
+            Kind::Response => self.on_head(header, &payload)?,
             Kind::Data => self.on_data(payload)?,
-            Kind::End => self.on_end(payload)?,
-            Kind::Reset => self.on_reset(header.aux, payload),
+            Kind::End => self.on_end(&payload)?,
+            Kind::Reset => self.on_reset(header.aux, &payload),
             Kind::Credit => return self.on_credit(header.aux, wakers),
             Kind::Stop => {
                 self.stopped = true;
@@ -138,7 +167,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn on_data(&mut self, payload: &[u8]) -> Result<(), Violation> {
+    fn on_data(&mut self, payload: Payload<'_>) -> Result<(), Violation> {
         if self.head_due || self.ended {
             return Err(Violation("data before the head or after the end"));
         }
@@ -147,15 +176,15 @@ impl Exchange {
         }
         let length = u32::try_from(payload.len())
             .map_err(|_| Violation("a data record that is too long"))?;
-        self.window = self
-            .window
+        self.allowed = self
+            .allowed
             .checked_sub(length)
             .ok_or(Violation("data beyond its credit"))?;
         if !payload.is_empty() && !self.unwanted && self.failure.is_none() {
             if self.inbox.len() >= MANY && payload.len() < SMALL {
                 self.merge();
             }
-            self.inbox.push_back(Bytes::copy_from_slice(payload));
+            self.inbox.push_back(payload.into_bytes());
         }
         Ok(())
     }
@@ -278,12 +307,16 @@ impl Exchange {
     }
 
     /// Takes the next part of the guest's body. The number is a credit to grant, 0 for none.
-    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Part, u32), Failure>> {
+    pub(crate) fn poll_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        extra: &Extra,
+    ) -> Poll<Result<(Part, u32), Failure>> {
         if let Some(failure) = &self.failure {
             return Poll::Ready(Err(failure.clone()));
         }
         if let Some(data) = self.inbox.pop_front() {
-            let credit = self.take_credit(data.len());
+            let credit = self.take_credit(data.len(), extra);
             return Poll::Ready(Ok((Part::Data(data), credit)));
         }
         if self.ended {
@@ -293,16 +326,12 @@ impl Exchange {
         Poll::Pending
     }
 
-    fn take_credit(&mut self, length: usize) -> u32 {
-        // A part is at most MAX_DATA long.
-        self.taken = self
-            .taken
-            .saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
-        if self.taken < CREDIT_STEP || self.ended || !self.open {
+    fn take_credit(&mut self, length: usize, extra: &Extra) -> u32 {
+        if self.ended || !self.open {
             return 0;
         }
-        let credit = std::mem::take(&mut self.taken);
-        self.window = self.window.saturating_add(credit);
+        let credit = self.window.read(length, extra);
+        self.allowed = self.allowed.saturating_add(credit);
         credit
     }
 

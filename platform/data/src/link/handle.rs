@@ -50,7 +50,7 @@ impl Handle {
     /// Takes the next part of the response's body, and grants the guest what was taken.
     pub(crate) fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Result<Part, Failure>> {
         let polled = self.with(|place| {
-            let polled = place.exchange.poll_part(cx);
+            let polled = place.exchange.poll_part(cx, &self.link.extra);
             if let Poll::Ready(Ok((_, credit))) = &polled
                 && *credit > 0
             {

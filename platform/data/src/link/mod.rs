@@ -13,6 +13,7 @@ pub(crate) mod failure;
 pub(crate) mod handle;
 pub(crate) mod head;
 pub(crate) mod outbox;
+mod pieces;
 pub(crate) mod renewal;
 mod watch;
 
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use platform_model::LogStream;
 use sandbox_abi::message::{FLAG_END, Header, Kind, OUTGOING, reset};
+use sandbox_abi::window::Extra;
 use sandbox_ring::host::RingMemory;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +69,8 @@ pub(crate) struct Link {
     places: Box<[Mutex<Place>]>,
     free: Mutex<Vec<u32>>,
     pub(crate) calls: Mutex<HashMap<u32, Call>>,
+    /// What bodies that the guest sends may have of memory beyond their first credit, all together.
+    pub(crate) extra: Extra,
     /// Cancelled when the VM is ready for requests.
     pub(crate) ready: CancellationToken,
     /// Cancelled when the VM is lost; `lost_because` is set before.
@@ -145,6 +149,7 @@ impl Link {
             places: (0..count).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..count).rev().collect()),
             calls: Mutex::default(),
+            extra: Extra::new(EXTRA),
             ready: CancellationToken::new(),
             lost: CancellationToken::new(),
             lost_because: OnceLock::new(),
@@ -201,7 +206,7 @@ impl Link {
         }
         let sent = self.outbox.try_send(header, head);
         if let Err(error) = sent {
-            place.exchange.close();
+            place.exchange.close(&self.extra);
             drop(place);
             lock(&self.free).push(index);
             return Err(match error {
@@ -293,7 +298,7 @@ impl Link {
     fn recycle(&self, index: u32, place: &mut Place) {
         if place.done && place.released {
             place.done = false;
-            place.exchange.close();
+            place.exchange.close(&self.extra);
             place.request = Bytes::new();
             place.trace = None;
             let left = self.one_less();
@@ -451,6 +456,9 @@ impl Drop for Active<'_> {
 
 /// Time between two looks at the deadlines.
 pub(crate) const SWEEP: Duration = Duration::from_millis(50);
+
+/// Bytes that the bodies of one VM may have on their way beyond their first credit.
+const EXTRA: u32 = 8 << 20;
 
 /// Milliseconds that a VM has for being put back.
 const RESET_TIME: u64 = 5_000;

@@ -14,7 +14,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -188,7 +188,7 @@ impl Server {
                 Ok::<_, Infallible>(service.answer(&peer, request).await)
             }
         });
-        let mut connection = builder.serve_connection(wire, answer);
+        let mut connection = builder.serve_connection(TokioIo::new(wire), answer);
         let ended = until_closed(&mut connection, closed, |connection| {
             connection.graceful_shutdown()
         })
@@ -196,7 +196,12 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
             if error.is_timeout() && begun.in_head() {
-                connection.into_parts().io.refuse(wire::TIMEOUT).await;
+                connection
+                    .into_parts()
+                    .io
+                    .into_inner()
+                    .refuse(wire::TIMEOUT)
+                    .await;
             }
         }
     }
@@ -217,7 +222,7 @@ impl Server {
             let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(service.answer(&peer, request).await) }
         });
-        let mut connection = builder.serve_connection(wire, answer);
+        let mut connection = builder.serve_connection(TokioIo::new(wire), answer);
         if let Err(error) = until_closed(&mut connection, closed, |connection| {
             connection.graceful_shutdown()
         })

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use platform_model::Problem;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -212,39 +211,28 @@ fn answer(status: u16) -> Vec<u8> {
     format!("HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Read for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buffer.filled().len();
         if this.given < this.first.len() {
-            let first = std::mem::take(&mut this.first);
-            let rest = first.get(this.given..).unwrap_or_default();
+            let rest = this.first.get(this.given..).unwrap_or_default();
             let piece = rest.get(..buffer.remaining()).unwrap_or(rest);
-            let watched = this.watch(piece);
             buffer.put_slice(piece);
             this.given += piece.len();
-            this.first = first;
-            watched?;
-            return Poll::Ready(Ok(()));
+        } else {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         }
-        // hyper's cursor is of memory that may not be initialised, which safe code cannot read into.
-        let mut space = [std::mem::MaybeUninit::uninit(); 8192];
-        let length = buffer.remaining().min(space.len());
-        let Some(space) = space.get_mut(..length) else {
-            return Poll::Ready(Ok(()));
-        };
-        let mut read = ReadBuf::uninit(space);
-        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
-        this.watch(read.filled())?;
-        buffer.put_slice(read.filled());
+        this.watch(buffer.filled().get(before..).unwrap_or_default())?;
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -3,11 +3,12 @@
 use crate::kernel::cell::Local;
 use crate::kernel::sched::{self, ThreadId};
 use crate::kernel::{port, time};
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 use sandbox_abi::layout::{RING_CONTROL, RING_LEN, RINGS};
-use sandbox_abi::message::{Header, MAX_PAYLOAD};
+use sandbox_abi::message::{Header, Kind, MAX_PAYLOAD};
 use sandbox_ring::{CONTROL_STRIDE, CONTROLS, Consumer, Control, Memory, Producer, PushError};
 
 /// One of the two rings.
@@ -104,8 +105,8 @@ pub fn send(header: Header, payload: &[u8]) {
     }
 }
 
-/// Hands all records that wait to `deliver`. `true` if there were any.
-pub fn drain(mut deliver: impl FnMut(Header, &[u8])) -> bool {
+/// Hands all records that wait to `deliver`, data in memory of its own. `true` if there were any.
+pub fn drain(mut deliver: impl FnMut(Header, Cow<'_, [u8]>)) -> bool {
     if RINGS_STATE.with(|r| r.is_none()) {
         return false;
     }
@@ -114,17 +115,24 @@ pub fn drain(mut deliver: impl FnMut(Header, &[u8])) -> bool {
     };
     let mut any = false;
     loop {
-        match with(|r| {
-            r.from_host
-                .pop(&mut buffer)
-                .map(|record| record.map(|(header, payload)| (header, payload.len())))
-        }) {
-            Ok(Some((header, len))) => {
+        let popped = with(|r| match r.from_host.peek()? {
+            Some(header) if header.kind == Kind::Data => {
+                let mut bytes = Vec::new();
+                let record = r.from_host.pop_into(&mut bytes)?;
+                Ok(record.map(|header| (header, Cow::Owned(bytes))))
+            }
+            _ => {
+                let record = r.from_host.pop(&mut buffer)?;
+                Ok(record.map(|(header, bytes)| (header, Cow::Borrowed(bytes))))
+            }
+        });
+        match popped {
+            Ok(Some((header, payload))) => {
                 any = true;
-                deliver(header, &buffer[..len]);
+                deliver(header, payload);
             }
             Ok(None) => break,
-            Err(_) => broken(),
+            Err(sandbox_ring::Corrupt) => broken(),
         }
     }
     BUFFER.with(|b| *b = Some(buffer));

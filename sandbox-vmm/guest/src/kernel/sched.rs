@@ -8,6 +8,7 @@ use crate::kernel::cell::Local;
 use crate::kernel::stack::Stack;
 use crate::kernel::{arena, boot, heap, rings, time};
 use crate::settings;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -349,7 +350,7 @@ fn timers() -> Option<u64> {
 /// The scheduler: never returns. `deliver` gets every record from the host; `round` is called before each round of
 /// turns, and says whether there will be more to do after it.
 pub fn run(
-    mut deliver: impl FnMut(sandbox_abi::message::Header, &[u8]),
+    mut deliver: impl FnMut(sandbox_abi::message::Header, Cow<'_, [u8]>),
     mut round: impl FnMut() -> bool,
 ) -> ! {
     loop {

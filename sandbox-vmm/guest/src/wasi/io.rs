@@ -12,8 +12,8 @@ use crate::wasi::filesystem;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use wasmtime::component::{Resource, ResourceTableError};
-use wasmtime::{Result, ensure};
+use wasmtime::component::{Resource, ResourceTableError, WasmList};
+use wasmtime::{AsContext, Result, StoreContextMut, ensure};
 
 /// The bytes that `blocking-write-and-flush` takes at most.
 const BLOCKING_WRITE: usize = 4096;
@@ -289,6 +289,33 @@ impl State {
     }
 }
 
+/// `output-stream.write`, with the bytes where the component has them: those of a body go from there to the ring.
+pub fn write(
+    mut store: StoreContextMut<'_, State>,
+    (stream, contents): (Resource<OutputStream>, WasmList<u8>),
+) -> Result<(core::result::Result<(), streams::StreamError>,)> {
+    let state = store.data();
+    state.check()?;
+    let written = match state.table.get(&stream)? {
+        OutputStream::Body(body) => {
+            let bytes = contents.as_le_slice(store.as_context());
+            body.clone().write(state, bytes)
+        }
+        OutputStream::Log(_) | OutputStream::File(_) => {
+            let bytes = contents.as_le_slice(store.as_context()).to_vec();
+            store.data_mut().write_all(&stream, &bytes)
+        }
+    };
+    let told = match written {
+        Ok(()) => Ok(()),
+        Err(error) => Err(streams::Host::convert_stream_error(
+            store.data_mut(),
+            error,
+        )?),
+    };
+    Ok((told,))
+}
+
 impl streams::HostInputStream for State {
     fn read(&mut self, stream: Resource<InputStream>, len: u64) -> StreamResult<Vec<u8>> {
         self.check()?;
@@ -342,6 +369,7 @@ impl streams::HostOutputStream for State {
         Ok(self.permit(&stream)? as u64)
     }
 
+    // Components call the other `write`.
     fn write(&mut self, stream: Resource<OutputStream>, contents: Vec<u8>) -> StreamResult<()> {
         self.check()?;
         self.write_all(&stream, &contents)

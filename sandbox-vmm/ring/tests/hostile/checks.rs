@@ -16,6 +16,7 @@ pub(crate) fn hostile_peer(data: &[u8]) {
     let mut consumer = Consumer::new(ring.clone());
     let mut producer = Producer::new(ring.clone());
     let mut buffer = vec![0; MAX_PAYLOAD];
+    let mut owned = Vec::new();
     for command in data.chunks_exact(10) {
         let (place, word) = command.split_at(2);
         let place = usize::from(place[0]) | usize::from(place[1]) << 8;
@@ -38,8 +39,17 @@ pub(crate) fn hostile_peer(data: &[u8]) {
                 .store(word, Ordering::Release),
             _ => ring.data()[place / 8 % 4096].store(word, Ordering::Relaxed),
         }
-        if let Ok(Some((header, payload))) = consumer.pop(&mut buffer) {
-            assert_eq!(header.len as usize, payload.len());
+        let seen = consumer.peek();
+        if place % 2 == 0 {
+            if let Ok(Some(header)) = consumer.pop_into(&mut owned) {
+                assert_eq!((header.len as usize, seen), (owned.len(), Ok(Some(header))));
+                decode(header.kind, &owned);
+            }
+        } else if let Ok(Some((header, payload))) = consumer.pop(&mut buffer) {
+            assert_eq!(
+                (header.len as usize, seen),
+                (payload.len(), Ok(Some(header)))
+            );
             decode(header.kind, payload);
         }
         consumer.release();

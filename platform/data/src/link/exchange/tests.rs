@@ -3,6 +3,8 @@
 use super::*;
 use sandbox_abi::message::reset;
 
+static EXTRA: Extra = Extra::new(1 << 20);
+
 fn say(
     exchange: &mut Exchange,
     kind: Kind,
@@ -12,7 +14,7 @@ fn say(
 ) -> Result<(), Violation> {
     let mut header = Header::new(kind, 1, aux);
     header.flags = flags;
-    exchange.on_record(header, payload, &mut Vec::new())
+    exchange.on_record(header, Payload::Borrowed(payload), &mut Vec::new())
 }
 
 fn begun() -> Exchange {
@@ -37,11 +39,11 @@ fn a_response_in_order() {
     };
     assert!(head.complete && head.payload == "head");
     assert_eq!(
-        exchange.poll_part(&mut cx()),
+        exchange.poll_part(&mut cx(), &EXTRA),
         Poll::Ready(Ok((Part::Data(Bytes::from_static(b"data")), 0)))
     );
     assert_eq!(
-        exchange.poll_part(&mut cx()),
+        exchange.poll_part(&mut cx(), &EXTRA),
         Poll::Ready(Ok((Part::End(None), 0)))
     );
     exchange.on_done(0, &[0; 16], &mut Vec::new()).unwrap();
@@ -106,7 +108,7 @@ fn credit_is_what_was_taken_and_no_more() {
         say(&mut exchange, Kind::Data, 0, 0, b"x").is_err(),
         "beyond the credit"
     );
-    let Poll::Ready(Ok((Part::Data(_), credit))) = exchange.poll_part(&mut cx()) else {
+    let Poll::Ready(Ok((Part::Data(_), credit))) = exchange.poll_part(&mut cx(), &EXTRA) else {
         unreachable!()
     };
     assert_eq!(credit as usize, MAX_DATA);
@@ -123,7 +125,7 @@ fn single_bytes_do_not_pile_up() {
     }
     assert!(exchange.inbox.len() <= MANY + 1);
     let mut all = Vec::new();
-    while let Poll::Ready(Ok((Part::Data(data), _))) = exchange.poll_part(&mut cx()) {
+    while let Poll::Ready(Ok((Part::Data(data), _))) = exchange.poll_part(&mut cx(), &EXTRA) {
         all.extend_from_slice(&data);
     }
     assert!(all.len() == 10_000 && all.iter().enumerate().all(|(n, &byte)| byte == n as u8));
