@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 here=$PWD
 wit=$here/../sandbox-vmm/guest/wit/deps
 work=$here/.build
-prebuilt=(rust-hello rust-dice c-hello)
+prebuilt=(rust-hello rust-dice rust-relay c-hello)
 
 # The interfaces beside an example's own world, in the version it wants: NAME VERSION.
 make_wit() {
@@ -68,7 +68,7 @@ record() {
 }
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(rust-hello rust-dice c-hello js-hello python-hello)
+[ ${#names[@]} -gt 0 ] || names=(rust-hello rust-dice rust-relay c-hello js-hello python-hello)
 for name in "${names[@]}"; do
   "build_${name%%-*}" "$name"
   case " ${prebuilt[*]} " in *" $name "*) record "$name" ;; esac

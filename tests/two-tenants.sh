@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the commands of docs/two-tenants.md as they stand there, and checks what they give: two tenants, each with a token, an app from a manifest, a secret and
-# a domain with a certificate from a local authority; one request's logs and trace, metrics in a real Prometheus, and nothing of one tenant for the other.
+# Runs the commands of docs/two-tenants.md as they stand there, and checks what they give: two tenants, each with a token, apps from a manifest, a secret and
+# a domain with a certificate from a local authority; a request's logs and trace, the span of an outgoing call, metrics in a real Prometheus, and nothing of one
+# tenant for the other.
 # Needs KVM, curl, openssl, python3, and Debian's packages pebble and prometheus; ends with 75 where one of them is missing.
 #
 #   tests/two-tenants.sh [CLOISTER]      the executable [target/debug/cloister]
@@ -87,7 +88,10 @@ count() { [ "$(grep -Ec -- "$2" "$out")" = "$1" ] || die "not $1 lines like this
 
 check_whoami() { has "deploy for $tenant, until 20"; }
 check_domain() { has "$tenant.example: it is proved"; }
-check_deploy() { has "dice is deployed as number 1"; }
+check_deploy() {
+  has "dice is deployed as number 1"
+  has "relay is deployed as number 1"
+}
 check_https() {
   has 'certificate  until 20'
   has '^\{"dice":"200d6","rolls":\[([1-6],){199}[1-6]\],"total":[0-9]+\}$'
@@ -104,6 +108,14 @@ check_logs() {
   count 2 " $id "
   has "rolled 200d6: $rolled\$"
   has 'GET /roll/200d6 200'
+}
+# Each span within the one that it belongs to: router, guest, outgoing call.
+check_outgoing() {
+  has '^hello from another server$'
+  count 3 ' ms  '
+  has '^GET \(server\) .* cloister\.app=relay .* url\.path=/files/hello\.txt'
+  has '^  guest \(internal\) .* cloister\.cpu_ns=[1-9]'
+  has '^    GET \(client\) .* http\.response\.status_code=200 server\.address=127\.0\.0\.1 .*url\.path=/hello\.txt$'
 }
 check_metrics() {
   local tenant
@@ -133,7 +145,7 @@ check_secrets() {
   count 0 '^grep: '
   has 'they are nowhere'
 }
-check_end() { has '^✓ [0-9]+ records, 1 components and 5 sealed values were looked at'; }
+check_end() { has '^✓ [0-9]+ records, 2 components and 5 sealed values were looked at'; }
 
 cd "$folder/work"
 for file in "$folder"/blocks/*; do

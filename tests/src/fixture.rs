@@ -9,13 +9,14 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, UnresolvedPackageGroup};
 
 /// The packages of WASI in the order in which they build on each other.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 8] = [
     "io",
     "clocks",
     "random",
     "filesystem",
     "sockets",
     "cli",
+    "config",
     "http",
 ];
 
@@ -31,6 +32,24 @@ pub fn probe() -> &'static [u8] {
             "fixture/probe.wat"
         ))))
     })
+}
+
+/// As [`probe`]; its instances ask `wasi:config` for `key` when they are made, and `/config-first` says what they got.
+#[must_use]
+pub fn configured_first(key: &str) -> Vec<u8> {
+    let key = escape(key);
+    let more = format!(
+        "(global $first (mut i32) (i32.const 0))
+         (global $first-len (mut i32) (i32.const 0))
+         (func (export \"_initialize\")
+           (call $config-get str\"{key}\" (i32.const 16))
+           (if (i32.load8_u (i32.const 20)) (then
+             (global.set $first (i32.load (i32.const 24)))
+             (global.set $first-len (i32.load (i32.const 28))))))
+         (func $/config-first (call $text (i32.const 200) (global.get $first) (global.get $first-len)))"
+    );
+    let source = without_comments(include_str!("fixture/probe.wat"));
+    handler(&with_dispatch(&with_more(&source, &more)))
 }
 
 /// A component that answers every request with 200 and this text.
@@ -117,6 +136,11 @@ fn saying_as(text: &str, more: &str) -> Vec<u8> {
 fn saying_source(text: &str, more: &str) -> String {
     let source = without_comments(include_str!("fixture/saying.wat"));
     let source = source.replace("(@text)", text);
+    with_more(&source, more)
+}
+
+/// A module with more at its end.
+fn with_more(source: &str, more: &str) -> String {
     let (begin, end) = source.split_at(source.rfind(')').unwrap());
     format!("{begin}{more}{end}")
 }
@@ -181,7 +205,7 @@ pub fn core_module() -> Vec<u8> {
 pub fn handler(core: &str) -> Vec<u8> {
     component(
         core,
-        "import wasi:cli/environment@V; import wasi:cli/exit@V; import wasi:cli/stdout@V; import wasi:cli/stderr@V;
+        "import wasi:config/store@0.2.0-rc.1; import wasi:cli/environment@V; import wasi:cli/exit@V; import wasi:cli/stdout@V; import wasi:cli/stderr@V;
          import wasi:clocks/monotonic-clock@V; import wasi:random/random@V; import wasi:random/insecure-seed@V; import wasi:io/poll@V; import wasi:io/streams@V;
          import wasi:http/types@V; import wasi:http/outgoing-handler@V; export wasi:http/incoming-handler@V;",
     )
@@ -353,6 +377,7 @@ mod tests {
     fn every_fixture_is_made() {
         for (name, bytes) in [
             ("probe", probe().to_vec()),
+            ("configured first", configured_first("KEY")),
             ("saying", saying("a \"text\"\n")),
             ("with proposals", with_proposals("text")),
             ("dirtying", dirtying()),

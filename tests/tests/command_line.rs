@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use cloister_tests::Node;
-use cloister_tests::fixture::probe;
+use cloister_tests::fixture::{configured_first, probe};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -210,6 +210,54 @@ async fn configuration_and_secrets_become_variables() {
     // An app may be given what its first deployment is to have.
     let changed = user.json("config set later A=1", "");
     assert_eq!(changed["deployment"], Value::Null);
+}
+
+/// What is set reaches the component by `wasi:config` as it does by the environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn configuration_and_secrets_are_in_the_store_of_wasi_config() {
+    let node = Node::start(EXE).await;
+    let component = configured_first("GREETING");
+    let deploy = node.deploy("shop", &component).env("OWN", "o");
+    deploy.done().await;
+    let user = User::new(&node);
+    user.json("login", &node.admin.token);
+    let get = async |path: &str| {
+        let answer = node.get("shop", path).await;
+        (answer.status.as_u16(), answer.text())
+    };
+    let found = |text: &str| (200, text.to_owned());
+    let none = (404, "none".to_owned());
+
+    assert_eq!(get("/config").await, found("OWN=o\n"));
+    assert_eq!(get("/config-of?GREETING").await, none);
+    assert_eq!(get("/config-first").await, found(""));
+
+    user.json("config set shop GREETING=Hi EMPTY= Z=1", "");
+    user.json("secret set shop KEY", "first");
+    // In the order of their names, wherever they come from.
+    let all = found("EMPTY=\nGREETING=Hi\nKEY=first\nOWN=o\nZ=1\n");
+    assert_eq!(get("/config").await, all);
+    assert_eq!(get("/env").await, all);
+    assert_eq!(get("/config-of?GREETING").await, found("Hi"));
+    assert_eq!(get("/config-of?KEY").await, found("first"));
+    assert_eq!(get("/config-of?EMPTY").await, found(""));
+    for unknown in ["KE", "KEYS", "key", ""] {
+        assert_eq!(get(&format!("/config-of?{unknown}")).await, none);
+    }
+
+    // What changes is seen by the next deployment: also by instances that asked when they were made.
+    assert_eq!(get("/config-first").await, found("Hi"));
+    user.json("config set shop GREETING=Hallo", "");
+    user.json("secret rotate shop KEY", "second");
+    assert_eq!(get("/config-of?GREETING").await, found("Hallo"));
+    assert_eq!(get("/config-first").await, found("Hallo"));
+    assert_eq!(get("/config-of?KEY").await, found("second"));
+    user.json("config unset shop GREETING --no-deploy", "");
+    assert_eq!(get("/config-of?GREETING").await, found("Hallo"));
+    user.json("secret unset shop KEY", "");
+    assert_eq!(get("/config-of?GREETING").await, none);
+    assert_eq!(get("/config-first").await, found(""));
+    assert_eq!(get("/config").await, found("EMPTY=\nOWN=o\nZ=1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,9 @@ use cloister_tests::fixture::{probe, saying};
 use cloister_tests::node::Start;
 use cloister_tests::wait::{SOON, until, within};
 use cloister_tests::{Node, process};
+use http_body_util::BodyExt as _;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
@@ -222,4 +224,45 @@ async fn a_flood_of_the_api_does_not_keep_the_apps_from_answering() {
         after < TOLERABLE,
         "{before:?} without, {after:?} with a flood"
     );
+}
+
+/// Connections to the admin address that are held without a request, many times as many as the node takes at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_connections_keeps_neither_the_api_nor_the_apps_from_answering() {
+    let args = ["--admin-connections", "16"];
+    let node = Start::new(EXE).args(&args).node().await;
+    node.deploy("shop", &saying("hello")).done().await;
+    let load = Load::begin(node.listen).await;
+    // Some follow a log: they are answered all the time, and keep their places.
+    let mut following = Vec::new();
+    for _ in 0..8 {
+        let mut connection = Connection::h1(node.admin.addr).await.unwrap();
+        let path = "/v1/tenants/default/apps/shop/logs?follow=true&stream=access";
+        let mut request = connection.request("GET", "localhost", path, empty());
+        let token = format!("Bearer {}", node.admin.token);
+        let headers = request.headers_mut();
+        headers.insert("authorization", token.parse().unwrap());
+        let answer = within(SOON, "a log", connection.send(request)).await;
+        following.push((answer.unwrap(), connection));
+    }
+    let before = process::descriptors(node.pid()).len();
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        held.push(TcpStream::connect(node.admin.addr).await.unwrap());
+    }
+    for _ in 0..20 {
+        let answer = within(SOON, "an answer", node.admin.get("/v1/apps")).await;
+        assert_eq!(answer["items"][0]["app"], "shop");
+    }
+    let open = process::descriptors(node.pid()).len();
+    assert!(open < before + 32, "{open} descriptors after {before}");
+    for (answer, _) in &mut following {
+        let line = within(SOON, "a line of the log", answer.body_mut().frame()).await;
+        assert!(line.unwrap().unwrap().is_data());
+    }
+    drop(held);
+    within(SOON, "an answer", node.admin.get("/v1/apps")).await;
+    let times = load.end().await;
+    println!("{} requests of the app during it", times.len());
+    assert!(times.len() > 100);
 }

@@ -18,7 +18,7 @@ use cloister_tests::node::{Node, Start};
 use cloister_tests::tls;
 use cloister_tests::wait::until;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 const EXE: &str = env!("CARGO_BIN_EXE_cloister-node");
@@ -170,6 +170,8 @@ async fn a_domain_is_proved_and_served_with_a_certificate_of_its_own() {
         told.starts_with("domain-not-proved: shop.example"),
         "{told}"
     );
+    let apps = user.json("apps --tenant acme");
+    assert_eq!(apps, json!([]), "nothing was deployed");
     let answer = client::get(node.listen, "shop.example", "/hello")
         .await
         .unwrap();
@@ -238,14 +240,15 @@ async fn a_domain_is_proved_and_served_with_a_certificate_of_its_own() {
     assert!(checked.status.success(), "{checked:?}");
 }
 
-/// The routes of the manifest, before and after a deploy.
+/// The routes of the manifest, before and after a deploy of it.
 async fn has_routes_of_the_manifest(user: &User<'_>) {
     let node = user.node;
+    user.json("deploy probe.wasm --app shop --tenant acme");
     let differences = user.json("diff");
     let what = &differences[0]["changes"][0]["what"];
     assert_eq!(what, "routes", "{differences}");
     user.json("deploy");
-    assert_eq!(user.json("diff")[0]["changes"], serde_json::json!([]));
+    assert_eq!(user.json("diff")[0]["changes"], json!([]));
     let get = async |path: &str| {
         client::get(node.listen, "shop.example", path)
             .await

@@ -458,3 +458,43 @@ async fn sigterm_lets_requests_end_and_takes_no_more() {
     let status = node.ended(SOON).await;
     assert!(status.success(), "{status}: {}", node.said());
 }
+
+/// A worker that is killed is told of as a warning, and so is each VM that it had; a node that stops ends them too, and warns of
+/// nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_is_warned_of_and_a_clean_stop_is_not() {
+    let mut node = Node::start(EXE).await;
+    for (app, isolation) in [("a", "instance"), ("b", "vm"), ("c", "reuse")] {
+        let hello = saying("hello");
+        let deploy = node.deploy(app, &hello).isolation(isolation);
+        deploy.done().await;
+        assert_eq!(node.get(app, "/").await.text(), "hello");
+    }
+    let warnings = |said: &str| {
+        let lines = said.lines();
+        let lines = lines.filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings(&node.said()), Vec::<String>::new());
+
+    process::kill(node.admin.worker("default").await.unwrap());
+    until(SOON, "the loss of all three VMs in the log", || async {
+        let warned = warnings(&node.said()).join("\n");
+        let lost = warned.matches("VM is lost").count();
+        (lost == 3 && warned.contains("worker ended")).then_some(())
+    })
+    .await;
+    for app in ["a", "b", "c"] {
+        node.served_again(app, SOON).await;
+    }
+    let before = warnings(&node.said());
+
+    let status = node.terminate().await;
+    assert!(status.success(), "{status}: {}", node.said());
+    let said = until(SOON, "the last line of the log", || async {
+        let said = node.said();
+        said.contains(" stopped").then_some(said)
+    })
+    .await;
+    assert_eq!(warnings(&said), before);
+}

@@ -308,13 +308,17 @@ async fn a_canary_of_which_a_twentieth_traps_is_given_up_within_ten_seconds() {
         line["traffic"]["shares"],
         json!([{"deployment": 1, "weight": 100}])
     );
-    for _ in 0..100 {
-        let answer = node.get("shop", "/").await;
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (StatusCode::OK, "good")
-        );
-    }
+    // What is in the history is served a moment later.
+    until(SOON, "a hundred answers of the other one", || async {
+        for _ in 0..100 {
+            let answer = node.get("shop", "/").await;
+            if answer.status != StatusCode::OK || answer.text() != "good" {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
     let path = format!("{APP}/canary");
     let none = node.admin.call("GET", &path, "application/json", empty());
     assert_eq!(none.await.problem(), "canary-not-found");

@@ -10,6 +10,7 @@
 //! | [`options`] | the daemon's command line |
 //! | [`failure`] | why the daemon ended, and with which exit code |
 //! | `node` | starts the parts in order, waits for a signal, stops them in order |
+//! | `serve` | connections of the control plane: how many, and for how long without a request |
 //! | `kvm` | whether workers will be able to use KVM |
 //! | `token` | the token of the admin API |
 //! | `compiler` | the compiler's process, as the control plane sees it |
@@ -28,4 +29,5 @@ mod node;
 pub mod options;
 mod otlp;
 pub mod role;
+mod serve;
 mod token;

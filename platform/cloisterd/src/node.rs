@@ -42,6 +42,7 @@ use crate::compiler::CompilerProcess;
 use crate::failure::Failure;
 use crate::options::{AccessLog, Options};
 use crate::otlp::{self, Exporting};
+use crate::serve::{Allowed, serve};
 use crate::{kvm, logging, token};
 
 /// The file that says where the node listens.
@@ -55,6 +56,9 @@ const WASMTIME: &str = "48.0.8";
 
 /// How long requests in flight have when the node stops.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// Time that a client of the control plane has for the head of a request, and for beginning with the next.
+const ADMIN_HEAD: Duration = Duration::from_secs(20);
 
 /// How long the admin API has for its own when the node stops.
 const ADMIN_DRAIN: Duration = Duration::from_secs(5);
@@ -184,7 +188,7 @@ struct Node {
     data: DataPlane,
     logs: Logs,
     stop: CancellationToken,
-    admin: JoinHandle<io::Result<()>>,
+    admin: JoinHandle<()>,
     traces: Option<Exporting>,
 }
 
@@ -252,16 +256,20 @@ impl Node {
             requests_per_second: options.api_rate,
         };
         let api = Api::new(engine, &state.token, about, stop.clone());
+        let allowed = Allowed {
+            connections: options.admin_connections,
+            head: ADMIN_HEAD,
+        };
         let mut metrics = None;
         if let Some(listener) = listeners.metrics {
             let router = metrics_router(api.metrics().clone());
             metrics = Some(
-                serve(listener, router, &stop)
+                serve(listener, router, allowed, &stop)
                     .map_err(part("the metrics"))?
                     .0,
             );
         }
-        let served = serve(listeners.admin, api.router(), &stop);
+        let served = serve(listeners.admin, api.router(), allowed, &stop);
         let (address, admin) = served.map_err(part("the admin API"))?;
         let endpoints = Endpoints {
             listen: data.local_addr(),
@@ -350,21 +358,6 @@ fn traces(options: &Options) -> Result<Traces, Failure> {
         exporting: Some(exporting),
         counters: Some(counters),
     })
-}
-
-/// Serves routes until `stop` is cancelled.
-fn serve(
-    listener: TcpListener,
-    router: axum::Router,
-    stop: &CancellationToken,
-) -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
-    let address = listener.local_addr()?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let shutdown = stop.clone().cancelled_owned();
-    // With the address of each client, for the audit log and for the limit on wrong tokens.
-    let router = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serve = axum::serve(listener, router).with_graceful_shutdown(shutdown);
-    Ok((address, tokio::spawn(async move { serve.await })))
 }
 
 fn components(dir: &DataDir) -> Result<Components, Failure> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,6 +80,10 @@ pub struct Options {
     /// Requests that one token may make in a second to the admin API; 0 for no limits, not on wrong tokens either
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub api_rate: u32,
+    /// Connections to the admin API at a time, and as many to --metrics; where all are taken, those that have stood for
+    /// longest make room
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub admin_connections: NonZeroUsize,
     /// How the node's own log is written to standard error
     #[arg(
         long,
@@ -183,6 +188,8 @@ mod tests {
         assert_eq!(options.access_log, AccessLog::App);
         assert!(options.metrics.is_none() && options.otlp_endpoint.is_none());
         assert_eq!(options.listen_tls, None);
+        assert_eq!(options.admin_connections.get(), 1024);
+        assert!(parse("cloisterd --data /x --admin-connections 0").is_err());
         assert!(parse("cloisterd --data /x --listen nowhere").is_err());
     }
 

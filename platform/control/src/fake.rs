@@ -148,10 +148,10 @@ impl Prover for Memory {
     }
 }
 
-/// A certificate authority that nobody asks.
-fn acme() -> Acme {
+/// A certificate authority.
+fn acme(directory: &str) -> Acme {
     let config = AcmeConfig {
-        directory: "https://ca.invalid/directory".to_owned(),
+        directory: directory.to_owned(),
         contact: None,
         roots: None,
     };
@@ -168,6 +168,12 @@ pub(crate) struct Node {
 impl Node {
     /// Starts as the daemon does.
     pub(crate) async fn start(folder: &Path) -> Self {
+        // Nothing is asked of it: certificates are obtained by `Engine::certify` alone.
+        Self::start_with(folder, "https://ca.invalid/directory").await
+    }
+
+    /// Starts with the directory of a certificate authority.
+    pub(crate) async fn start_with(folder: &Path, directory: &str) -> Self {
         let dir = DataDir::open(folder).unwrap();
         let sandboxes = Memory::default();
         let engine = Engine::new(Parts {
@@ -180,8 +186,7 @@ impl Node {
             logs: Logs::open(dir.logs()).unwrap(),
             port: 7380,
             prover: Arc::new(sandboxes.clone()),
-            // Nothing is asked of it: certificates are obtained by `Engine::certify` alone.
-            acme: Some(acme()),
+            acme: Some(acme(directory)),
         });
         engine.start().await.unwrap();
         Self {

@@ -1,4 +1,5 @@
-//! Environment variables of a deployment, as the component reads them with `wasi:cli/environment`.
+//! Environment variables of a deployment, as the component reads them with `wasi:cli/environment` or
+//! `wasi:config/store`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

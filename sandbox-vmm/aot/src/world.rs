@@ -1,7 +1,7 @@
 //! What the guest implements: the functions and types of its WIT files.
 //!
 //! Names are matched as wasmtime's linker does it: any release of `0.2` stands for all, so a component made with
-//! another patch version is accepted if what it imports exists here.
+//! another patch version is accepted if what it imports exists here. A pre-release stands for itself alone.
 
 use std::collections::{HashMap, HashSet};
 use wit_parser::{Resolve, SourceMap};
@@ -26,10 +26,14 @@ const WIT: &[(&str, &str)] = &[
         include_str!("../../guest/wit/deps/sockets.wit"),
     ),
     ("cli.wit", include_str!("../../guest/wit/deps/cli.wit")),
+    (
+        "config.wit",
+        include_str!("../../guest/wit/deps/config.wit"),
+    ),
     ("http.wit", include_str!("../../guest/wit/deps/http.wit")),
 ];
 
-/// Interfaces by name without version ("wasi:io/poll"), each with its functions and types.
+/// Interfaces by [`key`], each with its functions and types.
 pub(crate) struct World {
     interfaces: HashMap<String, HashSet<String>>,
 }
@@ -53,7 +57,7 @@ impl World {
             let Some(name) = resolve.id_of(id) else {
                 continue;
             };
-            let name = name.split('@').next().unwrap_or_default().to_owned();
+            let Some(name) = key(&name) else { continue };
             // Resources that an interface takes from another are listed in both, so all its types count.
             let items = interface
                 .functions
@@ -61,20 +65,25 @@ impl World {
                 .chain(interface.types.keys())
                 .cloned()
                 .collect();
-            interfaces.insert(name, items);
+            interfaces.insert(name.to_owned(), items);
         }
         Ok(Self { interfaces })
     }
 
     /// The functions and types of an imported interface; `None` if there is none of a compatible version.
     pub(crate) fn interface(&self, import: &str) -> Option<&HashSet<String>> {
-        let (name, version) = import.split_once('@')?;
-        if is_release_of_0_2(version) {
-            self.interfaces.get(name)
-        } else {
-            None
-        }
+        self.interfaces.get(key(import)?)
     }
+}
+
+/// What an interface is found by: "wasi:io/poll" for any release of `0.2`, else its whole name. `None`: it has no version.
+fn key(interface: &str) -> Option<&str> {
+    let (name, version) = interface.split_once('@')?;
+    Some(if is_release_of_0_2(version) {
+        name
+    } else {
+        interface
+    })
 }
 
 /// Whether a version is `0.2.N`: pre-releases of it are other interfaces.
@@ -103,6 +112,18 @@ mod tests {
         assert!(world.interface("wasi:http/types@0.3.0").is_none());
         assert!(world.interface("wasi:http/types").is_none());
         assert!(world.interface("wasi:keyvalue/store@0.2.0").is_none());
+    }
+
+    #[test]
+    fn a_pre_release_stands_for_itself() {
+        let world = World::load().unwrap();
+        let store = world.interface("wasi:config/store@0.2.0-rc.1").unwrap();
+        assert!(store.contains("get") && store.contains("get-all"));
+        for other in ["@0.2.0-rc.2", "@0.2.0-draft", "@0.2.0", "@0.2.1", ""] {
+            let import = format!("wasi:config/store{other}");
+            assert!(world.interface(&import).is_none(), "{import}");
+        }
+        assert!(world.interface("wasi:http/types@0.2.0-rc.1").is_none());
     }
 
     #[test]

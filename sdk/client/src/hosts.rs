@@ -43,6 +43,22 @@ impl Client {
         self.transport.json(request.json(routes)).await
     }
 
+    /// Whether an app can have these routes. It need not be there yet.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; statuses 409 and 422 say why it cannot.
+    pub async fn check_routes(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+        routes: &AppRoutes,
+    ) -> Result<(), ClientError> {
+        let segments = of_app(tenant, app, "routes");
+        let request = self.transport.request(Method::PUT, &segments, Some(QUICK));
+        let request = request.query(&[("check", true)]).json(routes);
+        self.transport.json::<AppRoutes>(request).await.map(drop)
+    }
+
     /// The domains of a tenant.
     ///
     /// # Errors

@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Deploy(Box<DeployArgs>),
     /// List the apps
     Apps(AppsArgs),
+    /// Print the URL of an app, and open it in a browser
+    Open(OpenArgs),
     /// List the deployments of an app
     Deployments(AppArgs),
     /// Let an older deployment answer again, or give up the canary that is under way
@@ -181,6 +183,24 @@ pub(crate) struct AppsArgs {
     /// Only those of one tenant
     #[arg(long, short)]
     pub(crate) tenant: Option<TenantName>,
+}
+
+/// `open`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples: cloister open shop\n          cloister open --print    # the app of ./cloister.toml"
+)]
+pub(crate) struct OpenArgs {
+    /// The app's name [default: that of the only app in the manifest]
+    pub(crate) app: Option<AppName>,
+    /// The tenant that the app belongs to [default: that of the manifest, or default]
+    #[arg(long, short)]
+    pub(crate) tenant: Option<TenantName>,
+    /// Only print it
+    #[arg(long, short)]
+    pub(crate) print: bool,
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
 }
 
 /// `logs`.

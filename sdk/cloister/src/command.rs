@@ -12,6 +12,7 @@ mod logs;
 mod man;
 mod metrics;
 mod new;
+mod open;
 mod policy;
 mod releases;
 mod routes;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: &Cli, terminal: &Terminal) -> Result<(), CliError> 
         Command::Diff(args) => diff::run(args, &client(global)?, terminal).await,
         Command::Deploy(args) => deploy::run(args, &client(global)?, terminal).await,
         Command::Apps(args) => apps::run(args, &client(global)?, terminal).await,
+        Command::Open(args) => open::run(args, &client(global)?, terminal).await,
         Command::Deployments(args) => deployments::run(args, &client(global)?, terminal).await,
         Command::Rollback(args) => releases::rollback(args, &client(global)?, terminal).await,
         Command::Promote(args) => releases::promote(args, &client(global)?, terminal).await,

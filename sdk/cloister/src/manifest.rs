@@ -62,6 +62,14 @@ pub(crate) enum ManifestError {
         /// Those that it has.
         has: String,
     },
+    /// No app is named, and there is not only one.
+    #[error("which app? {} has {has}", path.display())]
+    Which {
+        /// The file.
+        path: PathBuf,
+        /// Those that it has.
+        has: String,
+    },
     /// Flags for what is in the manifest.
     #[error(
         "limits, isolation and scale of these apps are in the manifest: change them there, or name a component"
@@ -215,15 +223,33 @@ impl Loaded {
             return Ok(self.manifest.apps.iter().collect());
         };
         let found = self.manifest.apps.get_key_value(name);
-        let found = found.ok_or_else(|| {
-            let has: Vec<_> = self.manifest.apps.keys().map(AppName::as_str).collect();
-            ManifestError::NoApp {
-                path: self.path.clone(),
-                app: name.clone(),
-                has: has.join(", "),
-            }
+        let found = found.ok_or_else(|| ManifestError::NoApp {
+            path: self.path.clone(),
+            app: name.clone(),
+            has: self.names(),
         })?;
         Ok(vec![found])
+    }
+
+    /// The app, where there is only one.
+    pub(crate) fn only_app(&self) -> Result<&AppName, ManifestError> {
+        let mut names = self.manifest.apps.keys();
+        match (names.next(), names.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(ManifestError::Which {
+                path: self.path.clone(),
+                has: self.names(),
+            }),
+        }
+    }
+
+    /// The names of the apps, as people list them.
+    fn names(&self) -> String {
+        let names: Vec<_> = self.manifest.apps.keys().map(AppName::as_str).collect();
+        if names.is_empty() {
+            return "none".to_owned();
+        }
+        names.join(", ")
     }
 
     /// Runs what makes an app's component. What it prints goes to standard error.

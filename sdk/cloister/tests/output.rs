@@ -161,7 +161,15 @@ fn router(deployed: Arc<Mutex<Vec<Value>>>) -> Router {
         )
         .route(
             "/v1/tenants/{t}/apps/shop",
-            delete(async || StatusCode::NO_CONTENT),
+            delete(async || StatusCode::NO_CONTENT).get(async || app().to_string()),
+        )
+        .route(
+            "/v1/tenants/{t}/apps/trap",
+            get(async || {
+                let mut app = app();
+                app["url"] = "file:///etc/passwd".into();
+                app.to_string()
+            }),
         )
         .route(
             "/v1/tenants/{t}/apps/shop/logs",
@@ -310,6 +318,158 @@ fn status_and_delete() {
         json!({"app": "shop", "tenant": "default", "deleted": true})
     );
     assert!(stdout(&node.run("delete shop")).contains("shop of tenant default is deleted"));
+}
+
+/// An opener in a folder of its own: it writes down what it was told to open, and ends with this code.
+struct Opener {
+    folder: tempfile::TempDir,
+}
+
+impl Opener {
+    fn new(code: u8) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "xdg-open",
+            "gio",
+            "gnome-open",
+            "kde-open6",
+            "kde-open5",
+            "kde-open",
+        ] {
+            let script = folder.path().join(name);
+            let said = folder.path().join("opened");
+            let text = format!(
+                "#!/bin/sh\nfor last; do :; done\necho \"$last\" >>{}\nexit {code}\n",
+                said.display()
+            );
+            std::fs::write(&script, text).unwrap();
+            std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        Self { folder }
+    }
+
+    /// Runs the command line where this opener is the only one, with or without a display.
+    fn run(&self, node: &FakeNode, line: &str, display: bool) -> Output {
+        let mut command = cloister(line);
+        for name in ["WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"] {
+            command.env_remove(name);
+        }
+        command.env("DISPLAY", if display { ":7" } else { "" });
+        command.env("PATH", self.folder.path());
+        command.env("CLOISTER_URL", &node.url);
+        command.env("CLOISTER_TOKEN", "right");
+        command.current_dir(self.folder.path()).output().unwrap()
+    }
+
+    /// What it was told to open since it was last asked.
+    fn opened(&self) -> String {
+        let file = self.folder.path().join("opened");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let _ = std::fs::remove_file(file);
+        text
+    }
+}
+
+#[test]
+fn an_app_is_opened_in_a_browser() {
+    const URL: &str = "http://shop.acme.localhost:7380/";
+    let node = FakeNode::start();
+    let opener = Opener::new(0);
+    let output = opener.run(&node, "open shop --tenant acme", true);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        (stdout(&output), stderr(&output)),
+        (format!("{URL}\n"), String::new())
+    );
+    assert_eq!(opener.opened(), format!("{URL}\n"));
+
+    let output = opener.run(&node, "open shop --json", true);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let want = json!({"app": "shop", "tenant": "default", "url": URL, "opened": true});
+    assert_eq!(told, want);
+    assert_eq!(opener.opened(), format!("{URL}\n"));
+
+    let output = opener.run(&node, "open shop --print", true);
+    assert_eq!(
+        (stdout(&output), stderr(&output)),
+        (format!("{URL}\n"), String::new())
+    );
+    let output = opener.run(&node, "open shop --print --json", true);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["opened"], false);
+    assert_eq!(opener.opened(), "");
+    assert_eq!(
+        opener.run(&node, "open nobody", true).status.code(),
+        Some(3)
+    );
+    assert_eq!(opener.opened(), "");
+}
+
+#[test]
+fn where_no_browser_is_the_url_is_there_all_the_same() {
+    const URL: &str = "http://shop.acme.localhost:7380/\n";
+    let node = FakeNode::start();
+    let opener = Opener::new(3);
+    let output = opener.run(&node, "open shop", false);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stdout(&output), URL);
+    assert!(
+        stderr(&output).contains("not opened: there is no display"),
+        "{output:?}"
+    );
+    assert_eq!(opener.opened(), "");
+    // All openers fail.
+    let output = opener.run(&node, "open shop", true);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stdout(&output), URL);
+    assert!(stderr(&output).contains("not opened: "), "{output:?}");
+    assert_eq!(opener.opened(), URL.repeat(6), "each was tried");
+    let output = opener.run(&node, "open shop --json", true);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["opened"], false);
+    opener.opened();
+    // A node cannot have anything else opened.
+    let output = opener.run(&node, "open trap", true);
+    assert!(
+        output.status.success() && stderr(&output).contains("no URL of a page"),
+        "{output:?}"
+    );
+    assert_eq!(opener.opened(), "");
+}
+
+#[test]
+fn the_only_app_of_a_manifest_is_opened() {
+    let node = FakeNode::start();
+    let opener = Opener::new(0);
+    let manifest = opener.folder.path().join("cloister.toml");
+    let output = opener.run(&node, "open", true);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("which app? cloister.toml is not there"),
+        "{output:?}"
+    );
+    std::fs::write(
+        &manifest,
+        "tenant = 'acme'\n[app.shop]\ncomponent = 'x.wasm'\n",
+    )
+    .unwrap();
+    let output = opener.run(&node, "open --json", true);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["app"], &told["tenant"]),
+        (&json!("shop"), &json!("acme"))
+    );
+    assert_eq!(opener.opened(), "http://shop.acme.localhost:7380/\n");
+    let two = "[app.shop]\ncomponent = 'x.wasm'\n[app.blog]\ncomponent = 'x.wasm'\n";
+    std::fs::write(&manifest, two).unwrap();
+    let output = opener.run(&node, "open", true);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("which app? cloister.toml has blog, shop"),
+        "{output:?}"
+    );
+    assert_eq!(opener.opened(), "");
 }
 
 #[test]

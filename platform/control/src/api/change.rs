@@ -23,6 +23,10 @@ pub(super) struct Changes {
     pub(super) once: bool,
 }
 
+/// Marks an answer to somebody who only asked whether something can be changed: the audit log has nothing of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OnlyAsked;
+
 /// Carries out what changes something.
 pub(super) async fn carry_out(
     State(Changes { api, once }): State<Changes>,
@@ -79,12 +83,13 @@ async fn run(api: &Api, origin: Origin, mut request: Request, next: Next) -> Res
     let (api, asked) = (api.clone(), origin);
     let carried_out = tokio::spawn(async move {
         let response = next.run(request).await;
-        if !asked.is_made() {
+        let noted = response.extensions().get::<OnlyAsked>().is_none();
+        if !asked.is_made() && noted {
             let problem = response.extensions().get::<Problem>();
             let code = problem.map(|problem| problem.code.clone());
             let status = response.status().as_u16();
-            let noted = api.engine.note_unmade(&asked, status, code).await;
-            if let Err(error) = noted {
+            let written = api.engine.note_unmade(&asked, status, code).await;
+            if let Err(error) = written {
                 tracing::error!(%error, "the audit log could not be written");
             }
         }

@@ -200,19 +200,22 @@ impl Engine {
         };
         let failures = planned.failures.saturating_add(1);
         tracing::warn!(%tenant, %domain, %error, failures, "no certificate was obtained");
-        let next_at = OffsetDateTime::now_utc() + backoff(failures);
+        let later = OffsetDateTime::now_utc() + backoff(failures);
         let last_error = Some(error.chars().take(MAX_ERROR).collect());
-        let failed = IssuanceRecord {
-            next_at,
-            failures,
-            last_error,
-            ..planned
-        };
         let key = IssuanceRecord::at(&tenant, &domain);
-        let write = move |change: &mut Change<'_>| match change.get(&key)? {
-            Some(_) => change.put(&failed),
-            // Nobody wants it any more.
-            None => Ok(()),
+        let write = move |change: &mut Change<'_>| {
+            let Some(found) = change.get(&key)? else {
+                // Nobody wants it any more.
+                return Ok(());
+            };
+            // What was asked for while this was tried is not put off by it.
+            let asked = found.next_at != planned.next_at;
+            change.put(&IssuanceRecord {
+                next_at: if asked { found.next_at } else { later },
+                failures,
+                last_error: last_error.clone(),
+                ..found
+            })
         };
         let written = self.with_records(move |records| records.change(write).map(drop));
         if let Err(error) = written.await {

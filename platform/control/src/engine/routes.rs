@@ -65,6 +65,33 @@ impl Engine {
         }
     }
 
+    /// Whether an app can have these routes. It need not be there yet.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check_routes(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+        routes: AppRoutes,
+    ) -> Result<AppRoutes, RoutingError> {
+        routes.check()?;
+        let record = RoutesRecord {
+            tenant: tenant.clone(),
+            app: app.clone(),
+            routes: routes.sorted().routes,
+        };
+        self.with_records(move |records| {
+            records.change(|change| {
+                hosts(change, &record)?;
+                others(change, &record)
+            })?;
+            let routes = record.routes;
+            Ok(AppRoutes { routes })
+        })
+        .await
+    }
+
     /// Sets the routes of an app; all others that it had are gone.
     ///
     /// # Errors

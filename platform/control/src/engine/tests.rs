@@ -8,6 +8,7 @@ use super::*;
 use crate::fake::Node;
 use crate::store::records::{ComponentRecord, UsageRecord};
 
+mod certify;
 mod releases;
 mod tenants;
 

@@ -163,6 +163,7 @@ impl Drain {
     /// Takes what is there, at most [`BATCH`] records.
     fn batch(&mut self) -> Result<usize, Violation> {
         let mut count = 0;
+        let mut held = false;
         self.now = None;
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
@@ -170,6 +171,13 @@ impl Drain {
             match self.pop(&mut buffer) {
                 Ok(Some((header, payload))) => {
                     count += 1;
+                    held = true;
+                    // With the last request of a round the VM is put back, which makes its rings blank: from then on nothing
+                    // may be written into them.
+                    if header.kind == Kind::Done && self.done.is_some() {
+                        self.release();
+                        held = false;
+                    }
                     result = self.record(header, payload);
                 }
                 Ok(None) => break,
@@ -177,13 +185,20 @@ impl Drain {
             }
         }
         self.buffer = buffer;
-        if count > 0 && self.consumer.release() {
-            self.link.outbox.nudge();
+        if held {
+            self.release();
         }
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
         result.map(|()| count)
+    }
+
+    /// Gives the guest the room of what was read.
+    fn release(&mut self) {
+        if self.consumer.release() {
+            self.link.outbox.nudge();
+        }
     }
 
     /// Takes the next record; data in memory that goes on with it.

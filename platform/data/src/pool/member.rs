@@ -93,8 +93,10 @@ pub(crate) async fn run(
 ) -> Result<End, WarmError> {
     let id = shared.next_vm();
     let end = tokio::select! {
-        end = live(&deployment, &worker, &shared, id, leave) => end,
+        biased;
+        // First: where a node stops, what comes next is the end of the worker, and no VM is lost by that.
         () = deployment.stop.cancelled() => Ok(End::Left),
+        end = live(&deployment, &worker, &shared, id, leave) => end,
     };
     worker.stop(id).await;
     end

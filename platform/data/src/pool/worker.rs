@@ -207,6 +207,7 @@ impl Worker {
         let (listening, tenant) = (Arc::clone(&process), self.tenant.clone());
         tokio::spawn(async move {
             let why = listening.listen().await;
+            let told = listening.gone.is_cancelled();
             listening.gone.cancel();
             let vms = std::mem::take(&mut *lock(&listening.vms));
             for vm in vms.into_values() {
@@ -214,7 +215,11 @@ impl Worker {
             }
             let _ = child.start_kill();
             let status = child.wait().await;
-            tracing::warn!(%tenant, %why, ?status, "worker ended");
+            if told {
+                tracing::debug!(%tenant, "worker ended, as it was told to");
+            } else {
+                tracing::warn!(%tenant, %why, ?status, "worker ended");
+            }
         });
         Ok(process)
     }

@@ -26,15 +26,18 @@ impl core::fmt::Display for Exit {
 
 impl core::error::Error for Exit {}
 
+/// All variables of the deployment, in the order of their names.
+pub fn variables(state: &State) -> Vec<(String, String)> {
+    state.note(Asked::Settings);
+    let variables = state.settings.env.iter();
+    variables
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}
+
 impl environment::Host for State {
     fn get_environment(&mut self) -> Result<Vec<(String, String)>> {
-        self.note(Asked::Settings);
-        Ok(self
-            .settings
-            .env
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect())
+        Ok(variables(self))
     }
 
     fn get_arguments(&mut self) -> Result<Vec<String>> {

@@ -1,7 +1,8 @@
-//! `wasi:cli/imports` of WASI 0.2: one module a package.
+//! `wasi:cli/imports` of WASI 0.2, and `wasi:config`: one module a package.
 
 pub mod cli;
 pub mod clocks;
+pub mod config;
 pub mod filesystem;
 pub mod io;
 pub mod random;

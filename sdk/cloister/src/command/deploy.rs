@@ -100,6 +100,11 @@ async fn manifest(args: &DeployArgs, client: &Client, terminal: &Terminal) -> Re
     let mut all = Vec::new();
     for (name, app) in loaded.apps(args.app.as_ref())? {
         check_secrets(tenant, name, app, client).await?;
+        let routes = app.routes().filter(|_| !args.release.preview);
+        if let Some(routes) = routes {
+            // Before the deployment answers anybody, which they are set after.
+            client.check_routes(tenant, name, &routes).await?;
+        }
         if !args.no_build {
             loaded.build(name, app)?;
         }

@@ -168,8 +168,11 @@ async fn routes_that_are_not_possible_change_nothing() {
             "json-invalid: ",
         ),
     ] {
-        let refused = client.refused("PUT", ROUTES, routes).await;
-        assert!(refused.starts_with(told), "{refused}");
+        let check = format!("{ROUTES}?check=true");
+        for path in [ROUTES, &check] {
+            let refused = client.refused("PUT", path, routes.clone()).await;
+            assert!(refused.starts_with(told), "{refused}");
+        }
     }
     assert_eq!(
         client.call("GET", ROUTES, "").await.1,
@@ -178,6 +181,31 @@ async fn routes_that_are_not_possible_change_nothing() {
     let path = "/v1/tenants/acme/apps/nothing/routes";
     let refused = client.refused("PUT", path, route("shop.example")).await;
     assert!(refused.starts_with("app-not-found"), "{refused}");
+}
+
+#[tokio::test]
+async fn routes_can_be_asked_about_before_there_is_an_app() {
+    let client = Client::furnished().await;
+    let routes = json!({"routes": [{"host": "shop.example", "path": "/a"}]});
+    let check = async |app: &str| {
+        let path = format!("/v1/tenants/acme/apps/{app}/routes?check=true");
+        client.call("PUT", &path, routes.to_string()).await
+    };
+    let audit = async || client.call("GET", "/v1/audit", "").await.1["items"][0].clone();
+    let before = audit().await;
+    let (status, could) = check("shop").await;
+    assert_eq!((status, &could["routes"][0]["path"]), (200, &json!("/a")));
+    assert_eq!(check("new").await.0, 200);
+    // Nothing was set, and nothing is told of.
+    assert_eq!(audit().await, before);
+    let has = client.call("GET", ROUTES, "").await.1;
+    assert_eq!(has, json!({"routes": []}));
+    // What the app has itself is no obstacle, what another one has is.
+    assert_eq!(client.call("PUT", ROUTES, routes.to_string()).await.0, 200);
+    assert_eq!(check("shop").await.0, 200);
+    let path = "/v1/tenants/acme/apps/new/routes?check=true";
+    let told = client.refused("PUT", path, routes.clone()).await;
+    assert!(told.starts_with("route-taken: "), "{told}");
 }
 
 #[tokio::test]
