@@ -25,4 +25,4 @@ pub mod window;
 pub mod wire;
 
 /// Version of everything in this crate. The guest compares it at boot.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;

@@ -21,6 +21,9 @@ pub const TEMPLATE: u8 = 0xE6;
 /// Make at least `arg0` bytes of RAM out of the limit's; [`crate::boot::field::RAM_LEN`] says how many there are then.
 pub const GROW: u8 = 0xE7;
 
+/// The `arg1` bytes of RAM at guest-physical `arg0` are about to be used: they may be given to the guest at once. A hint.
+pub const POPULATE: u8 = 0xE8;
+
 /// Most bytes of a [`DEBUG`] line that the VMM reads.
 pub const DEBUG_MAX: u64 = 8192;
 

@@ -2,10 +2,11 @@
 
 use crate::hot::Hot;
 use crate::image::{BootImage, ImageError};
+use crate::runner::Runner;
 use sandbox_kvm::{Blank, Fresh, Host, KvmError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Machines that are kept ready.
+/// Machines that are kept ready, and threads for their processors.
 const READY: usize = 2;
 
 /// The factory.
@@ -14,6 +15,7 @@ pub struct Factory {
     host: Host,
     pub(crate) image: Arc<BootImage>,
     ready: Mutex<Vec<Blank>>,
+    runners: Mutex<Vec<Runner>>,
     fresh: OnceLock<Arc<Fresh>>,
     pub(crate) hot: Arc<Hot>,
 }
@@ -40,6 +42,7 @@ impl Factory {
             host: Host::open()?,
             image: Arc::new(BootImage::new(elf)?),
             ready: Mutex::default(),
+            runners: Mutex::default(),
             fresh: OnceLock::new(),
             hot: Arc::default(),
         })
@@ -52,23 +55,18 @@ impl Factory {
 
     /// Makes machines until enough are ready. To be called when there is time.
     pub fn stock(&self) {
-        let lock = || self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        while lock().len() < READY {
-            match self.host.blank() {
-                Ok(blank) => lock().push(blank),
-                // Whoever needs one next finds out why.
-                Err(_) => return,
-            }
-        }
+        // Whoever needs one next finds out why there is none.
+        let _ = fill(&self.ready, || self.host.blank());
+        let _ = fill(&self.runners, Runner::new);
     }
 
     pub(crate) fn blank(&self) -> Result<Blank, KvmError> {
-        let ready = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        ready.map_or_else(|| self.host.blank(), Ok)
+        take(&self.ready).map_or_else(|| self.host.blank(), Ok)
+    }
+
+    /// A thread for a virtual processor.
+    pub(crate) fn runner(&self) -> std::io::Result<Runner> {
+        take(&self.runners).map_or_else(Runner::new, Ok)
     }
 
     /// What a processor that has not run holds, the same for all.
@@ -79,4 +77,18 @@ impl Factory {
         let fresh = Arc::new(self.host.fresh(blank)?);
         Ok(Arc::clone(self.fresh.get_or_init(|| fresh)))
     }
+}
+
+/// Adds to what is ready until there is enough of it.
+fn fill<T, E>(ready: &Mutex<Vec<T>>, make: impl Fn() -> Result<T, E>) -> Result<(), E> {
+    let lock = || ready.lock().unwrap_or_else(PoisonError::into_inner);
+    while lock().len() < READY {
+        let one = make()?;
+        lock().push(one);
+    }
+    Ok(())
+}
+
+fn take<T>(ready: &Mutex<Vec<T>>) -> Option<T> {
+    ready.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }

@@ -4,6 +4,7 @@
 //! It is a hint of what a guest did: whatever it says, a VM is given pages of its own RAM, and not many.
 
 use rustix::fd::AsFd;
+use sandbox_abi::layout::PAGE;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MOST_PAGES: u64 = 512;
 /// Most templates that are known; more begin anew.
 const MOST_TEMPLATES: usize = 1024;
+
+/// KVM translates so many pages side by side at once, where the first ones of them are there (`PTE_PREFETCH_NUM` of the kernel's
+/// `arch/x86/kvm/mmu/mmu_internal.h`).
+const GROUP: u64 = 8 * PAGE;
 
 /// Runs of pages, each with its first address and their number.
 pub(crate) type Runs = Arc<[(u64, u64)]>;
@@ -41,10 +46,13 @@ impl Hot {
     /// Learns it from one of them.
     pub(crate) fn learn(&self, template: FileId, written: Vec<(u64, u64)>) {
         let mut left = MOST_PAGES;
-        let some = written.into_iter().map_while(|(gpa, pages)| {
-            let pages = pages.min(left);
+        let mut end = 0;
+        let some = written.into_iter().filter_map(|(gpa, pages)| {
+            let start = (gpa & !(GROUP - 1)).max(end);
+            end = (gpa + pages * PAGE).max(start);
+            let pages = ((end - start) / PAGE).min(left);
             left -= pages;
-            (pages > 0).then_some((gpa, pages))
+            (pages > 0).then_some((start, pages))
         });
         let some = some.collect();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,9 +72,21 @@ mod tests {
         let hot = Hot::default();
         let id = FileId(1, 2);
         assert!(hot.of(id).is_none());
-        hot.learn(id, vec![(0x1000, 500), (0x100_0000, 500), (0x200_0000, 1)]);
+        hot.learn(
+            id,
+            vec![
+                (0x10_3000, 2),
+                (0x10_6000, 500),
+                (0x100_0000, 500),
+                (0x200_0000, 1),
+            ],
+        );
         let runs = hot.of(id).unwrap();
-        assert_eq!(&runs[..], [(0x1000, 500), (0x100_0000, 12)]);
+        // From the start of a group, and no page twice.
+        assert_eq!(
+            &runs[..],
+            [(0x10_0000, 5), (0x10_5000, 501), (0x100_0000, 6)]
+        );
         for n in 0..MOST_TEMPLATES as u64 {
             hot.learn(FileId(3, n), Vec::new());
         }

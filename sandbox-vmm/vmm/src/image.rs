@@ -15,9 +15,9 @@ pub enum ImageError {
     /// The guest runtime is no ELF executable, or does not lie where it should.
     #[error("the guest runtime is unusable: {0}")]
     Guest(String),
-    /// Its code cannot be written to the memfd.
+    /// Its code and constants cannot be written to the memfd.
     #[error("cannot write the boot image")]
-    Code(#[source] std::io::Error),
+    Constant(#[source] std::io::Error),
     /// The kernel refused the memfd.
     #[error("cannot make the boot image")]
     Kernel(#[from] Errno),
@@ -66,9 +66,10 @@ impl BootImage {
             }
             let flags = protection(&segment)?;
             let data = segment.data().map_err(bad)?;
-            if flags & NO_EXECUTE == 0 {
-                // Each page of code that a new VM needs would be a fault of its own.
-                sandbox_kvm::write_in_large_pages(&fd, start, data).map_err(ImageError::Code)?;
+            if flags & WRITE == 0 {
+                // Each page of them that a new VM needs would be a fault of its own.
+                sandbox_kvm::write_in_large_pages(&fd, start, data)
+                    .map_err(ImageError::Constant)?;
             } else {
                 write_all(&fd, data, start)?;
             }

@@ -18,6 +18,7 @@ mod hot;
 pub mod image;
 mod reset;
 mod run;
+mod runner;
 pub mod tables;
 pub mod template;
 mod translations;

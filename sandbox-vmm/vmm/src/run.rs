@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Most bytes of RAM that the guest is given at once: it takes a few milliseconds, in which the VM cannot be ended.
+const MOST_POPULATED: u64 = 32 << 20;
 /// Lines for the operator that one VM may write in its life.
 const DEBUG_LINES: u32 = 256;
 
@@ -109,6 +111,10 @@ impl Processor {
                 Ok(()) => Step::Continue(()),
                 Err(e) => lost(e),
             },
+            Ok(port::POPULATE) => {
+                self.populate();
+                Step::Continue(())
+            }
             Ok(port::DEBUG) => {
                 if self.debug_lines < DEBUG_LINES {
                     self.debug_lines += 1;
@@ -195,6 +201,18 @@ impl Processor {
         match self.machine.memory().write_u64(len, self.exposed) {
             Ok(()) => Step::Continue(()),
             Err(e) => lost(e),
+        }
+    }
+
+    /// Gives the guest pages of its RAM, which it gets by touching them too, but one by one.
+    fn populate(&self) {
+        let len = self.field(field::ARG1).min(MOST_POPULATED) & !(PAGE - 1);
+        let start = self.field(field::ARG0) & !(PAGE - 1);
+        let offset = start.checked_sub(layout::RAM);
+        let end = offset.and_then(|offset| offset.checked_add(len));
+        if end.is_some_and(|end| end <= self.exposed) {
+            // Without memory for it, the guest's own touch will tell.
+            let _ = self.machine.memory().populate(start, len);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The page tables of the boot: the low 16 MiB by page, but for code that has a large page for itself, and the first GiB of
+//! The page tables of the boot: the low 16 MiB by page, but for code or constants that have a large page for themselves, and the first GiB of
 //! RAM, one to one.
 //!
 //! The guest maps everything else itself. No page is both writable and executable.
@@ -34,12 +34,12 @@ const LOW_TABLES: u64 = layout::SYSTEM_LEN / layout::LARGE_PAGE;
 const _: () = assert!(LOW_PAGES + LOW_TABLES * layout::PAGE <= layout::BOOT_TABLES_END);
 const _: () = assert!(layout::RAM.is_multiple_of(1 << 30) && layout::RAM < 1 << 39);
 
-/// The flags of the code that the large page at `start` holds, if it holds nothing else.
-fn code(stretches: &[Stretch], start: u64) -> Option<u64> {
+/// The flags of the code or the constants that the large page at `start` holds, if it holds nothing else.
+fn alone(stretches: &[Stretch], start: u64) -> Option<u64> {
     let end = start + layout::LARGE_PAGE;
     let mut inside = stretches.iter().filter(|s| s.start < end && s.end > start);
     match (inside.next(), inside.next()) {
-        (Some(only), None) if only.flags & NO_EXECUTE == 0 => Some(only.flags),
+        (Some(only), None) if only.flags & WRITE == 0 => Some(only.flags),
         _ => None,
     }
 }
@@ -56,7 +56,7 @@ pub fn write(stretches: &[Stretch], ram: u64, mut put: impl FnMut(u64, u64)) {
     );
     for n in 0..LOW_TABLES {
         let start = n * layout::LARGE_PAGE;
-        let entry = match code(stretches, start) {
+        let entry = match alone(stretches, start) {
             Some(flags) => start | flags | LARGE,
             None => (LOW_PAGES + n * layout::PAGE) | table,
         };

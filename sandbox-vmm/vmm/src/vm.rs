@@ -271,15 +271,11 @@ impl Vm {
             reset,
             learn,
         };
-        let thread = std::thread::Builder::new()
-            .name("vcpu".into())
-            .stack_size(VCPU_STACK)
-            .spawn(move || {
-                let last = processor.run(&events);
-                drop(processor);
-                events(last);
-            })
-            .map_err(VmError::Thread)?;
+        let thread = factory.runner().map_err(VmError::Thread)?.run(move || {
+            let last = processor.run(&events);
+            drop(processor);
+            events(last);
+        });
         Ok(Vm {
             shared,
             memory,
@@ -340,8 +336,6 @@ impl Drop for Vm {
 
 /// Bytes of RAM at its start that are the guest's first stack.
 const BOOT_STACK: u64 = 1 << 20;
-/// Bytes of the stack of a virtual processor's thread.
-const VCPU_STACK: usize = 128 << 10;
 
 fn size(fd: &OwnedFd) -> Result<u64, VmError> {
     let stat = rustix::fs::fstat(fd).map_err(|e| VmError::Kernel("fstat", e))?;

@@ -34,6 +34,8 @@ static FRAMES: Local<Frames> = Local::new(Frames {
 
 /// Frames that only the runtime may have: a wasm program that eats all memory must not take the runtime down.
 const RESERVE: u64 = 512;
+/// So many pages cost more, touched one by one, than a call of the VMM.
+const MANY: u64 = 16;
 /// Pages that are left for page tables when more RAM has to be mapped.
 const RESERVE_TABLES: u64 = 4;
 /// Most bytes that are asked for beyond what is needed.
@@ -116,6 +118,18 @@ pub fn take(purpose: Purpose, zeroed: bool) -> Option<Frame> {
         zero(frame);
     }
     Some(frame)
+}
+
+/// Readies the pages that the next `n` calls of [`take`] will give, beyond those that were used before, if they are many.
+pub fn expect(n: u64) {
+    provide(n);
+    let (start, end) = FRAMES.with(|f| {
+        let fresh = n.saturating_sub(f.count);
+        (f.next, (f.next + fresh * PAGE).min(f.end))
+    });
+    if end.saturating_sub(start) >= MANY * PAGE {
+        crate::kernel::port::populate(start, end - start);
+    }
 }
 
 /// A zeroed page for the runtime itself.

@@ -39,6 +39,13 @@ pub fn grow(len: u64) {
     out!(port::GROW);
 }
 
+/// Has the VMM give the guest `len` bytes of RAM at `start`, which are its own and are about to be used.
+pub fn populate(start: u64, len: u64) {
+    boot::set(field::ARG0, start);
+    boot::set(field::ARG1, len);
+    out!(port::POPULATE);
+}
+
 /// Tells the VMM that the memory may be kept as a template. Comes back in this VM, and in each one that begins with it.
 pub fn template() {
     // SAFETY: an `out` of ring 3, which the VMM answers.

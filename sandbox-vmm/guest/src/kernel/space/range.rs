@@ -226,6 +226,10 @@ impl Range {
             return Err(Refused);
         }
         let purpose = self.purpose();
+        if matches!(self.kind, Kind::Memory(_)) {
+            let pages = (end - self.end) / PAGE;
+            frames::expect(pages.saturating_sub(self.spare.len() as u64));
+        }
         let (start, spare) = (self.base + self.end, &mut self.spare);
         let mut short = false;
         paging::update(start, self.base + end, |_, _| {
