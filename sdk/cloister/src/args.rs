@@ -267,7 +267,7 @@ pub(crate) struct DeployArgs {
     /// A host that the component may call; without a port every port of it. None by default
     #[arg(long, value_name = "HOST[:PORT]", requires = "component")]
     pub(crate) allow_host: Vec<AllowHost>,
-    /// How much requests are kept apart: instance (a fresh instance each), vm (a VM that is put back to its template after
+    /// How much requests are kept apart: instance (a fresh instance each), vm (a VM that is put back to what it was after
     /// each; vm:N after N), reuse (an instance has several; reuse:N, reuse:N,Ts)
     #[arg(long, value_name = "MODE", default_value_t, help_heading = "Isolation")]
     pub(crate) isolation: Isolation,
