@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 use sandbox_abi::boot::field;
 use sandbox_abi::config::Reuse;
 
@@ -82,8 +83,10 @@ static SCHEDULER: Local<Scheduler> = Local::new(Scheduler {
     tls: [core::ptr::null_mut(); 2],
 });
 
-/// How long an idle processor looks for work before it sleeps.
-const SPIN_NS: u64 = 30_000;
+/// How long an idle processor looks for work before it sleeps: to sleep and to be woken takes about as long.
+const SPIN_NS: u64 = 100_000;
+/// It does so only where it had to wait for less than that of late: otherwise it would seldom find any.
+const SPARSE_NS: u64 = 4 * SPIN_NS;
 
 /// Makes a thread that is ready to run `main`. What the thread of a slot allocates comes from the slot's arena.
 pub fn spawn(slot: Option<usize>, main: Box<dyn FnOnce()>) -> Result<ThreadId, Busy> {
@@ -373,22 +376,31 @@ pub fn run(
     }
 }
 
+/// A moving average of how long an idle processor waits for a record, in nanoseconds; long waits count as not so long.
+static WAIT_NS: AtomicU64 = AtomicU64::new(0);
+
 fn idle(next: Option<u64>) {
     // A VM that is put back after its requests is waited for; the others may have their next request at any moment.
-    let spin = if matches!(settings::current().reuse, Reuse::Vm { .. }) {
-        0
-    } else {
-        SPIN_NS
-    };
-    let until = time::monotonic_ns() + spin.min(next.unwrap_or(u64::MAX));
-    while time::monotonic_ns() < until {
-        if rings::ready() {
-            return;
-        }
+    let spins = !matches!(settings::current().reuse, Reuse::Vm { .. })
+        && WAIT_NS.load(Ordering::Relaxed) < SPARSE_NS;
+    let spin = if spins { SPIN_NS } else { 0 };
+    let began = time::monotonic_ns();
+    let until = began + spin.min(next.unwrap_or(u64::MAX));
+    while time::monotonic_ns() < until && !rings::ready() {
         core::hint::spin_loop();
     }
-    let ns = next.map_or(u64::MAX, |n| n.saturating_sub(spin));
-    if ns > 0 {
-        rings::sleep(ns);
+    if !rings::ready() {
+        let ns = next.map_or(u64::MAX, |n| n.saturating_sub(spin));
+        if ns > 0 {
+            rings::sleep(ns);
+        }
+        if !rings::ready() {
+            return;
+        }
     }
+    let waited = (time::monotonic_ns() - began).min(4 * SPARSE_NS);
+    WAIT_NS.store(
+        (3 * WAIT_NS.load(Ordering::Relaxed) + waited) / 4,
+        Ordering::Relaxed,
+    );
 }
