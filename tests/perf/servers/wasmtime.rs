@@ -80,7 +80,7 @@ impl Compiled {
         let log = self.folder.path().join(address.port().to_string());
         let mut command = Command::new(&self.exe);
         command
-            .args(["serve", "-S", "cli", "--allow-precompiled"])
+            .args(["serve", "-S", "cli,config", "--allow-precompiled"])
             .args(["--addr", &address.to_string()])
             .args(self.options)
             .args(options)
