@@ -224,10 +224,11 @@ impl Start {
                 let said = log.lock().unwrap().join("\n");
                 return Err(Ended { status, said });
             }
-            let now = std::fs::read(&endpoints).ok();
+            // The time first: a daemon that starts removes the file, and what was read before that is not its own.
             let changed = std::fs::metadata(&endpoints)
                 .and_then(|m| m.modified())
                 .ok();
+            let now = std::fs::read(&endpoints).ok();
             let fresh = now != old || changed != written;
             let found = now
                 .filter(|_| fresh)
