@@ -356,7 +356,9 @@ async fn observe(node: &Node) -> World {
             ENV => None,
             other => {
                 let text = node.get(other, "/").await.text();
-                Some(text.strip_prefix("number ").unwrap().parse().unwrap())
+                let number = text.strip_prefix("number ");
+                let number = number.unwrap_or_else(|| panic!("{other} answers: {text}"));
+                Some(number.parse().unwrap())
             }
         };
         let text = |value: &Value| value.as_str().unwrap().to_owned();
