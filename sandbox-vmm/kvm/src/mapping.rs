@@ -90,7 +90,8 @@ impl Mapping {
     /// Addresses for `len` bytes, which cannot be used yet.
     fn reserve(len: usize) -> io::Result<Mapping> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-        let len = len.checked_next_multiple_of(4096).ok_or_else(invalid)?;
+        let page = usize::try_from(PAGE).map_err(|_| invalid())?;
+        let len = len.checked_next_multiple_of(page).ok_or_else(invalid)?;
         let room = len.checked_add(LARGE_PAGE).ok_or_else(invalid)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of this process.
@@ -266,8 +267,7 @@ impl Mapping {
     }
 }
 
-/// Writes bytes to a file in memory; in large pages, where the host has some for files in memory
-/// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`).
+/// Writes bytes to a file in memory; in large pages, where the host has some to give.
 ///
 /// # Errors
 /// When the file cannot be mapped, or is too short.
@@ -282,7 +282,8 @@ pub fn write_in_large_pages(file: &OwnedFd, at: u64, bytes: &[u8]) -> io::Result
     mapping.check(at, bytes.len())?;
     let first = at & !(LARGE_PAGE - 1);
     let end = (at + bytes.len()).next_multiple_of(LARGE_PAGE);
-    mapping.prefer_large_pages(first, end.min(mapping.len) - first);
+    let around = end.min(mapping.len) - first;
+    mapping.prefer_large_pages(first, around);
     // SAFETY: the destination lies in our mapping (`check`), which nobody else has a reference to, and which is not where
     // `bytes` is. The file is as long as the mapping and not shorter meanwhile: it is ours alone.
     unsafe {
@@ -290,7 +291,7 @@ pub fn write_in_large_pages(file: &OwnedFd, at: u64, bytes: &[u8]) -> io::Result
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
     }
     // Where no large page was at hand when it was written to: as above.
-    let _ = mapping.advise(first, end.min(mapping.len) - first, libc::MADV_COLLAPSE);
+    let _ = mapping.advise(first, around, libc::MADV_COLLAPSE);
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! Guest-physical memory: what backs a slot, and the VMM's access to it.
 
 use crate::mapping::{Mapping, Source};
-use rustix::fs::SeekFrom;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
@@ -172,25 +171,24 @@ impl GuestMemory {
         Ok(GuestMemory { view, mappings })
     }
 
-    /// The mapping that holds `len` bytes at `gpa`, and where in it.
-    fn find(&self, gpa: u64, len: u64) -> Result<(&Mapping, usize), MemoryError> {
+    /// The mapping that holds `len` bytes at `gpa`, where in it, and `len`.
+    fn find(&self, gpa: u64, len: u64) -> Result<(&Mapping, usize, usize), MemoryError> {
         let outside = MemoryError::OutOfBounds { gpa, len };
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let index = self.mappings.partition_point(|(start, _)| *start <= gpa);
         let Some((start, mapping)) = index.checked_sub(1).and_then(|n| self.mappings.get(n)) else {
             return Err(outside);
         };
         let offset = gpa - start;
         match offset.checked_add(len) {
-            Some(end) if end <= mapping.len() as u64 => {
-                Ok((mapping, usize::try_from(offset).unwrap_or(usize::MAX)))
-            }
+            Some(end) if end <= mapping.len() as u64 => Ok((mapping, size(offset), size(len))),
             _ => Err(outside),
         }
     }
 
     /// Address in this process of `len` bytes at `gpa`, which lie in one slot.
     pub(crate) fn host_address(&self, gpa: u64, len: u64) -> Result<u64, MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
+        let (mapping, offset, _) = self.find(gpa, len)?;
         Ok((mapping.start().addr() + offset) as u64)
     }
 
@@ -204,18 +202,6 @@ impl GuestMemory {
             })
     }
 
-    /// Copies the first `len` bytes of a file into the guest, without this process having them in memory of its own.
-    pub fn write_file(&self, gpa: u64, file: BorrowedFd<'_>, len: u64) -> Result<(), MemoryError> {
-        let outside = |_| MemoryError::OutOfBounds { gpa, len };
-        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
-        rustix::fs::seek(file, SeekFrom::Start(0)).map_err(|e| MemoryError::File(e.into()))?;
-        let mut file = file;
-        let copied = self
-            .view
-            .read_exact_volatile_from(GuestAddress(gpa), &mut file, bytes);
-        copied.map_err(outside)
-    }
-
     /// Copies `len` bytes from `at` of a file into the guest, without this process having them in memory of its own.
     pub fn load(
         &self,
@@ -224,11 +210,9 @@ impl GuestMemory {
         file: BorrowedFd<'_>,
         at: u64,
     ) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        mapping
-            .load(offset, len, file, at)
-            .map_err(MemoryError::File)
+        let (mapping, offset, len) = self.find(gpa, len)?;
+        let copied = mapping.load(offset, len, file, at);
+        copied.map_err(MemoryError::File)
     }
 
     /// Copies `len` bytes of the guest's to `at` of a file, in the same way.
@@ -239,11 +223,9 @@ impl GuestMemory {
         file: BorrowedFd<'_>,
         at: u64,
     ) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        mapping
-            .store(offset, len, file, at)
-            .map_err(MemoryError::File)
+        let (mapping, offset, len) = self.find(gpa, len)?;
+        let copied = mapping.store(offset, len, file, at);
+        copied.map_err(MemoryError::File)
     }
 
     /// Makes `len` bytes at `gpa` a private copy of a file's from `at` on: what they are when they are discarded from now on.
@@ -255,8 +237,7 @@ impl GuestMemory {
         file: BorrowedFd<'_>,
         at: u64,
     ) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        let (mapping, offset, bytes) = self.find(gpa, len)?;
         let fail = |e: std::io::Error| MemoryError::Map {
             gpa,
             len,
@@ -293,7 +274,7 @@ impl GuestMemory {
 
     /// Bytes of the slot at `gpa` that are in the machine's memory and belong to this VM alone.
     pub fn resident(&self, gpa: u64) -> u64 {
-        let Ok((mapping, _)) = self.find(gpa, 1) else {
+        let Ok((mapping, _, _)) = self.find(gpa, 1) else {
             return 0;
         };
         let mut pages = 0;
@@ -311,8 +292,7 @@ impl GuestMemory {
         len: u64,
         mut found: impl FnMut(u64, u64),
     ) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let (mapping, offset, len) = self.find(gpa, len)?;
         mapping
             .private_pages(offset, len, |at, pages| {
                 found(gpa + (at - offset) as u64, pages)
@@ -323,25 +303,20 @@ impl GuestMemory {
     /// Gives `len` bytes at `gpa` pages of this VM's own at once, with the content that they have: as a write to each of them
     /// would, for less. For anonymous and private slots; whole pages.
     pub fn populate(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        mapping
-            .populate(offset, usize::try_from(len).unwrap_or(usize::MAX))
-            .map_err(MemoryError::Pages)
+        let (mapping, offset, len) = self.find(gpa, len)?;
+        mapping.populate(offset, len).map_err(MemoryError::Pages)
     }
 
-    /// Makes `len` bytes at `gpa` what the slot was mapped with, or [replaced](GuestMemory::replace) by, and gives their memory back; whole pages.
+    /// Makes `len` bytes at `gpa` what the slot was mapped with, or [replaced](GuestMemory::replace) by, and gives their
+    /// memory back; whole pages.
     pub fn discard(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        mapping
-            .discard(offset, usize::try_from(len).unwrap_or(usize::MAX))
-            .map_err(MemoryError::Pages)
+        let (mapping, offset, len) = self.find(gpa, len)?;
+        mapping.discard(offset, len).map_err(MemoryError::Pages)
     }
 
     /// Makes `len` bytes at `gpa` of a shared slot zeroes, for all who share it; whole pages.
     pub fn remove(&self, gpa: u64, len: u64) -> Result<(), MemoryError> {
-        let (mapping, offset) = self.find(gpa, len)?;
-        mapping
-            .remove(offset, usize::try_from(len).unwrap_or(usize::MAX))
-            .map_err(MemoryError::Pages)
+        let (mapping, offset, len) = self.find(gpa, len)?;
+        mapping.remove(offset, len).map_err(MemoryError::Pages)
     }
 }

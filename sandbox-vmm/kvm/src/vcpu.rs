@@ -15,8 +15,9 @@ pub struct Start {
     pub entry: u64,
     /// Stack pointer.
     pub stack: u64,
-    /// Root of the page tables.
-    pub page_tables: u64,
+    /// Roots of the page tables, with the same content: it starts with the one that it does not have, as a change of root
+    /// has it look at the tables again.
+    pub page_tables: [u64; 2],
     /// Global descriptor table, laid out as [`Start::gdt_entries`].
     pub gdt: u64,
     /// Interrupt descriptor table of 32 entries.
@@ -120,7 +121,7 @@ impl Vcpu {
             limit: 32 * 16 - 1,
             ..Default::default()
         };
-        sregs.cr3 = start.page_tables;
+        sregs.cr3 = other(sregs.cr3, start.page_tables);
         sregs.cr0 = 0x8005_0033; // PG AM WP NE ET MP PE
         sregs.cr4 = 0x0005_0620; // OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE
         sregs.efer = 0xd01; // NXE LMA LME SCE
@@ -259,17 +260,10 @@ impl Vcpu {
             || events.nmi.injected != 0)
     }
 
-    /// The root of the page tables.
-    pub fn page_tables(&self) -> Result<u64, KvmError> {
-        let sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;
-        Ok(sregs.cr3)
-    }
-
     /// Changes the root of the page tables, which forgets every cached translation.
     pub fn switch_page_tables(&self, choices: [u64; 2]) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(call("KVM_GET_SREGS"))?;
-        let [one, other] = choices;
-        sregs.cr3 = if sregs.cr3 == one { other } else { one };
+        sregs.cr3 = other(sregs.cr3, choices);
         self.fd.set_sregs(&sregs).map_err(call("KVM_SET_SREGS"))
     }
 
@@ -277,6 +271,11 @@ impl Vcpu {
     pub fn tsc_khz(&self) -> Result<u32, KvmError> {
         self.fd.get_tsc_khz().map_err(call("KVM_GET_TSC_KHZ"))
     }
+}
+
+/// The root that is not the one in use.
+fn other(root: u64, [one, other]: [u64; 2]) -> u64 {
+    if root == one { other } else { one }
 }
 
 fn too_many() -> KvmError {

@@ -3,6 +3,7 @@
 //!
 //! It is a hint of what a guest did: whatever it says, a VM is given pages of its own RAM, and not many.
 
+use crate::runs::Runs;
 use rustix::fd::AsFd;
 use sandbox_abi::layout::PAGE;
 use std::collections::HashMap;
@@ -16,9 +17,6 @@ const MOST_TEMPLATES: usize = 1024;
 /// KVM translates so many pages side by side at once, where the first ones of them are there (`PTE_PREFETCH_NUM` of the kernel's
 /// `arch/x86/kvm/mmu/mmu_internal.h`).
 const GROUP: u64 = 8 * PAGE;
-
-/// Runs of pages, each with its first address and their number.
-pub(crate) type Runs = Arc<[(u64, u64)]>;
 
 /// A file: its device and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,27 +32,27 @@ impl FileId {
 
 /// What is known of templates.
 #[derive(Debug, Default)]
-pub(crate) struct Hot(Mutex<HashMap<FileId, Runs>>);
+pub(crate) struct Hot(Mutex<HashMap<FileId, Arc<Runs>>>);
 
 impl Hot {
     /// What VMs with this template write first.
-    pub(crate) fn of(&self, template: FileId) -> Option<Runs> {
+    pub(crate) fn of(&self, template: FileId) -> Option<Arc<Runs>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&template).cloned()
     }
 
     /// Learns it from one of them.
-    pub(crate) fn learn(&self, template: FileId, written: Vec<(u64, u64)>) {
+    pub(crate) fn learn(&self, template: FileId, written: &Runs) {
         let mut left = MOST_PAGES;
         let mut end = 0;
-        let some = written.into_iter().filter_map(|(gpa, pages)| {
+        let some = written.iter().filter_map(|(gpa, pages)| {
             let start = (gpa & !(GROUP - 1)).max(end);
             end = (gpa + pages * PAGE).max(start);
             let pages = ((end - start) / PAGE).min(left);
             left -= pages;
             (pages > 0).then_some((start, pages))
         });
-        let some = some.collect();
+        let some = Arc::new(some.collect());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_TEMPLATES {
             known.clear();
@@ -74,21 +72,23 @@ mod tests {
         assert!(hot.of(id).is_none());
         hot.learn(
             id,
-            vec![
+            &[
                 (0x10_3000, 2),
                 (0x10_6000, 500),
                 (0x100_0000, 500),
                 (0x200_0000, 1),
-            ],
+            ]
+            .into_iter()
+            .collect(),
         );
         let runs = hot.of(id).unwrap();
         // From the start of a group, and no page twice.
         assert_eq!(
-            &runs[..],
-            [(0x10_0000, 5), (0x10_5000, 501), (0x100_0000, 6)]
+            runs.iter().collect::<Vec<_>>(),
+            [(0x10_0000, 506), (0x100_0000, 6)]
         );
         for n in 0..MOST_TEMPLATES as u64 {
-            hot.learn(FileId(3, n), Vec::new());
+            hot.learn(FileId(3, n), &Runs::default());
         }
         assert!(hot.of(id).is_none());
     }

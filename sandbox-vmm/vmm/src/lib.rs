@@ -19,6 +19,7 @@ pub mod image;
 mod reset;
 mod run;
 mod runner;
+mod runs;
 pub mod tables;
 pub mod template;
 mod translations;

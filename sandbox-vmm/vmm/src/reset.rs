@@ -6,12 +6,13 @@
 //! counts. Nor is more forgotten of how addresses are translated than has to be ([`crate::translations`]): to translate each
 //! page of a guest anew would cost more than all the rest.
 
-use crate::checkpoint::{Checkpoint, holds, written};
+use crate::checkpoint::{Checkpoint, written};
 use crate::image::BootImage;
+use crate::runs::{Runs, each_page};
 use crate::template::{Page, Template, TemplateError, read_all};
 use crate::translations::{Changes, Tables};
-use crate::vm::VmError;
-use rustix::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use crate::vm::{Boot, VmError};
+use rustix::fd::{AsRawFd as _, BorrowedFd};
 use sandbox_abi::boot::field;
 use sandbox_abi::layout::{self, PAGE};
 use sandbox_kvm::{Fresh, GuestMemory, Machine, Start, Vcpu};
@@ -30,12 +31,7 @@ pub(crate) struct Origin {
     pub(crate) template: Arc<Template>,
     /// What the guest added. None before it said so.
     pub(crate) checkpoint: Option<Checkpoint>,
-    pub(crate) config: OwnedFd,
-    pub(crate) config_len: u64,
-    /// Bytes of RAM that there may be.
-    pub(crate) limit: u64,
-    pub(crate) tsc_khz: u32,
-    pub(crate) artifact_len: u64,
+    pub(crate) boot: Boot,
     /// The state of a processor that has not run.
     pub(crate) fresh: Arc<Fresh>,
     /// The page tables that it begins with.
@@ -62,12 +58,6 @@ impl Origin {
         }
     }
 
-    /// Bytes of RAM that the guest begins with.
-    fn exposed(&self) -> u64 {
-        let added = self.checkpoint.as_ref().map(|c| c.exposed);
-        added.unwrap_or(self.template.exposed)
-    }
-
     /// What the guest has made of its memory is what it is put back to from now on.
     pub(crate) fn take_checkpoint(
         &mut self,
@@ -75,6 +65,7 @@ impl Origin {
         exposed: u64,
     ) -> Result<(), VmError> {
         self.checkpoint = Some(Checkpoint::take(memory, exposed)?);
+        self.boot.ram = exposed;
         self.tables = Tables::find(exposed, |gpa, page| self.read(gpa, page))?;
         Ok(())
     }
@@ -90,21 +81,21 @@ impl Origin {
         let memory = machine.memory();
         let written = written(memory, exposed)?;
         let given_back = self.put_back_tables(memory, &written, exposed)?;
-        for (start, pages) in given_back.iter().flatten() {
-            memory.discard(*start, pages * PAGE)?;
+        for (start, pages) in given_back.iter().flat_map(Runs::iter) {
+            memory.discard(start, pages * PAGE)?;
         }
-        for (start, pages) in written {
+        for (start, pages) in written.iter() {
             if start >= layout::RAM && pages >= LARGE_RUN {
                 memory.discard(start, pages * PAGE)?;
             } else {
                 self.put_back(memory, start, pages, |gpa| {
                     let table = self.tables.as_ref().and_then(|t| t.level(gpa));
-                    table.is_none() && !given_back.as_ref().is_some_and(|runs| holds(runs, gpa))
+                    table.is_none() && !given_back.as_ref().is_some_and(|runs| runs.holds(gpa))
                 })?;
             }
         }
         clear_rings(memory)?;
-        self.write_boot(machine)?;
+        crate::vm::write_boot(memory, &self.image, &self.boot)?;
         if given_back.is_none() {
             machine.forget_shadows(crate::vm::RINGS_SLOT, layout::RINGS, layout::RINGS_LEN)?;
         }
@@ -112,21 +103,23 @@ impl Origin {
         start(machine, vcpu)
     }
 
-    /// Puts the page tables back; says which pages, in runs, are to be given back because of it. `None`: all translations
+    /// Puts the page tables back; says which pages are to be given back because of it. `None`: all translations
     /// have to be forgotten.
     fn put_back_tables(
         &self,
         memory: &GuestMemory,
-        written: &[(u64, u64)],
+        written: &Runs,
         exposed: u64,
-    ) -> Result<Option<Vec<(u64, u64)>>, VmError> {
+    ) -> Result<Option<Runs>, VmError> {
         let Some(tables) = &self.tables else {
             return Ok(None);
         };
         let mut changes = Changes::default();
         let (mut now, mut then): (Page, Page) = ([0; PAGE as usize], [0; PAGE as usize]);
-        let pages = written.iter().flat_map(|run| each_page(*run));
-        for (gpa, level) in pages.filter_map(|gpa| Some((gpa, tables.level(gpa)?))) {
+        for (gpa, level) in written
+            .pages()
+            .filter_map(|gpa| Some((gpa, tables.level(gpa)?)))
+        {
             memory.read(gpa, &mut now)?;
             self.read(gpa, &mut then)?;
             if changes.compare(level, &now, &then) {
@@ -147,7 +140,7 @@ impl Origin {
         let zeroes: Page = [0; PAGE as usize];
         // What lies side by side here and there is copied at once.
         let mut run: Option<(u64, u64, BorrowedFd<'_>, u64)> = None;
-        for gpa in each_page((start, pages)).filter(|gpa| wanted(*gpa)) {
+        for gpa in each_page(start, pages).filter(|gpa| wanted(*gpa)) {
             let Some((file, at)) = self.kept(gpa) else {
                 memory.write(gpa, &zeroes)?;
                 continue;
@@ -170,22 +163,6 @@ impl Origin {
         }
         Ok(())
     }
-
-    /// Writes what each VM has of its own into its boot page, and its configuration.
-    fn write_boot(&self, machine: &Machine) -> Result<(), VmError> {
-        crate::vm::write_boot(
-            machine.memory(),
-            &self.image,
-            &crate::vm::Boot {
-                ram: self.exposed(),
-                limit: self.limit,
-                artifact: self.artifact_len,
-                config: &self.config,
-                config_len: self.config_len,
-                tsc_khz: self.tsc_khz,
-            },
-        )
-    }
 }
 
 fn is_same(one: &BorrowedFd<'_>, other: &BorrowedFd<'_>) -> bool {
@@ -198,7 +175,7 @@ fn clear_rings(memory: &GuestMemory) -> Result<(), VmError> {
     let data = layout::RINGS + layout::RING_CONTROL;
     memory.write(layout::RINGS, &zeroes)?;
     for ring in [data, data + layout::RING_LEN] {
-        for gpa in each_page((ring, RING_PAGES)) {
+        for gpa in each_page(ring, RING_PAGES) {
             memory.write(gpa, &zeroes)?;
         }
         let kept = RING_PAGES * PAGE;
@@ -210,20 +187,10 @@ fn clear_rings(memory: &GuestMemory) -> Result<(), VmError> {
 /// Puts the processor where the guest is to go on.
 pub(crate) fn start(machine: &Machine, vcpu: &mut Vcpu) -> Result<(), VmError> {
     let memory = machine.memory();
-    // A change of root has the processor look at the tables again.
-    let page_tables = match vcpu.page_tables()? {
-        layout::PML4 => layout::PML4_ALT,
-        _ => layout::PML4,
-    };
     vcpu.start(&Start {
         entry: memory.read_u64(layout::BOOT + field::RESUME_ENTRY)?,
         stack: memory.read_u64(layout::BOOT + field::RESUME_STACK)?,
-        page_tables,
         ..crate::vm::START
     })?;
     Ok(())
-}
-
-fn each_page((start, pages): (u64, u64)) -> impl Iterator<Item = u64> {
-    (0..pages).map(move |n| start + n * PAGE)
 }

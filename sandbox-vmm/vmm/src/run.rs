@@ -238,7 +238,7 @@ impl Processor {
             && let Some((template, hot)) = self.learn.take()
             && let Ok(written) = checkpoint::written_ram(self.machine.memory(), self.exposed)
         {
-            hot.learn(template, written);
+            hot.learn(template, &written);
         }
     }
 

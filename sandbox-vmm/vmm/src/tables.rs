@@ -1,5 +1,5 @@
-//! The page tables of the boot: the low 16 MiB by page, but for code or constants that have a large page for themselves, and the first GiB of
-//! RAM, one to one.
+//! The page tables of the boot: the low 16 MiB by page, but for code or constants that have a large page for themselves,
+//! and the first GiB of RAM, one to one.
 //!
 //! The guest maps everything else itself. No page is both writable and executable.
 

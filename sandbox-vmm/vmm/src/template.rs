@@ -122,17 +122,12 @@ pub(crate) fn save(
         .flat_map(|page| u32::try_from(*page).unwrap_or(u32::MAX).to_le_bytes())
         .collect();
     write_all(file, &numbers, PAGE)?;
-    let mut page: Page = [0; PAGE as usize];
     for (at, number) in (0..).map(|n| PAGES_AT + n * PAGE).zip(&system) {
-        memory.read(number * PAGE, &mut page)?;
-        write_all(file, &page, at)?;
+        memory.store(number * PAGE, PAGE, file.as_fd(), at)?;
     }
     let ram = PAGES_AT + count * PAGE;
     for (start, pages) in runs {
-        for gpa in (0..pages).map(|n| start + n * PAGE) {
-            memory.read(gpa, &mut page)?;
-            write_all(file, &page, ram + gpa - layout::RAM)?;
-        }
+        memory.store(start, pages * PAGE, file.as_fd(), ram + start - layout::RAM)?;
     }
     rustix::fs::ftruncate(file, ram + used)?;
     // Last: a file without a header is no template.
@@ -201,10 +196,8 @@ impl Template {
 
     /// Copies the pages of the system slot that differ from the boot image into a VM.
     pub(crate) fn apply(&self, memory: &GuestMemory) -> Result<(), TemplateError> {
-        let mut page: Page = [0; PAGE as usize];
         for (at, number) in (0..).map(|n| PAGES_AT + n * PAGE).zip(&self.system) {
-            read_all(&self.file, &mut page, at)?;
-            memory.write(u64::from(*number) * PAGE, &page)?;
+            memory.load(u64::from(*number) * PAGE, PAGE, self.file.as_fd(), at)?;
         }
         Ok(())
     }

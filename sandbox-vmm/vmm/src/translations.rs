@@ -11,6 +11,8 @@
 //!
 //! Tables that are not the template's are nobody's after that: the guest's runtime clears a table before it uses it.
 
+use crate::runs::Runs;
+use crate::tables::LARGE;
 use crate::template::{Page, TemplateError};
 use sandbox_abi::layout::{self, PAGE};
 use std::collections::BTreeMap;
@@ -26,8 +28,6 @@ const MOST_PAGES: usize = 512;
 const PRESENT: u64 = 1;
 /// What the processor notes in an entry: that it has used it to read, and to write.
 const NOTED: u64 = 0b11 << 5;
-/// Above the last level: maps a large page.
-const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Where the tables lie, each with its level.
@@ -102,22 +102,15 @@ impl Changes {
         any
     }
 
-    /// The pages to be given back, in runs; `None` if that would not do. They are to be pages of RAM, and none of `tables`.
-    pub(crate) fn pages(mut self, tables: &Tables, ram: u64) -> Option<Vec<(u64, u64)>> {
+    /// The pages to be given back; `None` if that would not do. They are to be pages of RAM, and none of `tables`.
+    pub(crate) fn pages(mut self, tables: &Tables, ram: u64) -> Option<Runs> {
         let fits = |page: &u64| is_ram(*page, ram) && tables.level(*page).is_none();
         if self.others || self.pages.len() > MOST_PAGES || !self.pages.iter().all(fits) {
             return None;
         }
         self.pages.sort_unstable();
         self.pages.dedup();
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for page in self.pages {
-            match runs.last_mut() {
-                Some((start, pages)) if *start + *pages * PAGE == page => *pages += 1,
-                _ => runs.push((page, 1)),
-            }
-        }
-        Some(runs)
+        Some(self.pages.into_iter().map(|page| (page, 1)).collect())
     }
 }
 
@@ -207,7 +200,7 @@ mod tests {
         assert!(changes.compare(LAST, &now, &page(&[(7, at(20) | 7)])));
         assert_eq!(
             changes.pages(&tables, RAM_LEN),
-            Some(vec![(at(5), 2), (at(9), 1)])
+            Some([(at(5), 2), (at(9), 1)].into_iter().collect())
         );
     }
 

@@ -4,6 +4,7 @@ use crate::factory::Factory;
 use crate::image::BootImage;
 use crate::reset::Origin;
 use crate::run::Processor;
+use crate::runs::Runs;
 use crate::tables;
 use crate::template::{Template, TemplateError};
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -145,7 +146,7 @@ pub(crate) const RINGS_SLOT: u32 = 2;
 pub(crate) const START: Start = Start {
     entry: 0,
     stack: layout::RAM + BOOT_STACK,
-    page_tables: layout::PML4,
+    page_tables: [layout::PML4, layout::PML4_ALT],
     gdt: layout::GDT,
     idt: layout::IDT,
     tss: layout::TSS,
@@ -204,7 +205,7 @@ impl Vm {
             ram: exposed,
             limit,
             artifact: artifact_len,
-            config: &plan.fds.config,
+            config: plan.fds.config,
             config_len,
             tsc_khz: vcpu.tsc_khz()?,
         };
@@ -237,16 +238,11 @@ impl Vm {
                 }
                 crate::reset::start(&machine, &mut vcpu)?;
                 if let (Some(fds), Some(fresh)) = (plan.reset, fresh) {
-                    let tsc_khz = boot.tsc_khz;
                     let origin = Origin {
                         image,
                         template,
                         checkpoint: None,
-                        config: plan.fds.config,
-                        config_len,
-                        limit,
-                        tsc_khz,
-                        artifact_len,
+                        boot,
                         fresh,
                         tables: None,
                     };
@@ -343,18 +339,19 @@ fn size(fd: &OwnedFd) -> Result<u64, VmError> {
 }
 
 /// Gives a VM pages ahead. It works without them, for more faults.
-fn give_pages(memory: &GuestMemory, runs: &[(u64, u64)]) {
-    for (gpa, pages) in runs {
-        let _ = memory.populate(*gpa, pages * layout::PAGE);
+fn give_pages(memory: &GuestMemory, runs: &Runs) {
+    for (gpa, pages) in runs.iter() {
+        let _ = memory.populate(gpa, pages * layout::PAGE);
     }
 }
 
 /// What the boot page and the configuration's pages say.
-pub(crate) struct Boot<'a> {
+#[derive(Debug)]
+pub(crate) struct Boot {
     pub(crate) ram: u64,
     pub(crate) limit: u64,
     pub(crate) artifact: u64,
-    pub(crate) config: &'a OwnedFd,
+    pub(crate) config: OwnedFd,
     pub(crate) config_len: u64,
     pub(crate) tsc_khz: u32,
 }
@@ -373,9 +370,9 @@ fn write_tables(memory: &GuestMemory, image: &BootImage, ram: u64) -> Result<(),
 pub(crate) fn write_boot(
     memory: &GuestMemory,
     image: &BootImage,
-    boot: &Boot<'_>,
+    boot: &Boot,
 ) -> Result<(), VmError> {
-    memory.write_file(layout::CONFIG, boot.config.as_fd(), boot.config_len)?;
+    memory.load(layout::CONFIG, boot.config_len, boot.config.as_fd(), 0)?;
     let text_end = image
         .stretches
         .iter()

@@ -75,12 +75,7 @@ impl Engine {
         app: &AppName,
         routes: AppRoutes,
     ) -> Result<AppRoutes, RoutingError> {
-        routes.check()?;
-        let record = RoutesRecord {
-            tenant: tenant.clone(),
-            app: app.clone(),
-            routes: routes.sorted().routes,
-        };
+        let record = wanted(tenant, app, routes)?;
         self.with_records(move |records| {
             records.change(|change| {
                 hosts(change, &record)?;
@@ -104,21 +99,30 @@ impl Engine {
         expected: Expected,
         routes: AppRoutes,
     ) -> Result<(AppRoutes, Option<Revision>), RoutingError> {
-        routes.check()?;
-        let routes = routes.sorted().routes;
+        let record = wanted(tenant, app, routes)?;
+        let routes = record.routes.clone();
         let key = (tenant.clone(), app.clone());
         let _turn = self.turn(&key).await;
-        let record = RoutesRecord {
-            tenant: tenant.clone(),
-            app: app.clone(),
-            routes: routes.clone(),
-        };
         let plan = move |change: &mut Change<'_>| put(change, &record, &expected);
         let (before, written) = self.change_at(origin, plan).await?;
         self.serve_routes(&key, routes.clone());
         let revision = written.or(before).filter(|_| !routes.is_empty());
         Ok((AppRoutes { routes }, revision))
     }
+}
+
+/// What is to be kept of the routes of an app, if they can be meant at all.
+fn wanted(
+    tenant: &TenantName,
+    app: &AppName,
+    routes: AppRoutes,
+) -> Result<RoutesRecord, RoutingError> {
+    routes.check()?;
+    Ok(RoutesRecord {
+        tenant: tenant.clone(),
+        app: app.clone(),
+        routes: routes.sorted().routes,
+    })
 }
 
 /// Writes routes; the revision of those before.

@@ -120,6 +120,13 @@ fn fill(gpa: u64, len: u64) -> Program {
     Program::new().rdi(gpa).rcx(len / 8).fill_with_noise()
 }
 
+/// Maps a page where there is none, and writes to it.
+fn map_hole() -> Program {
+    Program::new()
+        .put(LOW_PAGES + (HOLE >> 12) as u32 * 8, PAGE_OF_RAM | MAPPED)
+        .put(HOLE as u32, 0x5ec7e7)
+}
+
 /// Reads a word that is not to be there, and says so if it is.
 fn read(address: u64) -> Program {
     Program::new()
@@ -149,9 +156,7 @@ fn a_request_cannot_choose_what_the_vm_is_put_back_to() {
 
 #[test]
 fn a_page_that_was_mapped_is_not_any_more() {
-    let evil = Program::new()
-        .put(LOW_PAGES + (HOLE >> 12) as u32 * 8, PAGE_OF_RAM | MAPPED)
-        .put(HOLE as u32, 0x5ec7e7);
+    let evil = map_hole();
     let node = start(evil, read(HOLE));
     let reason = node.lost();
     assert!(reason.contains("Shutdown"), "{reason}");
@@ -217,9 +222,7 @@ fn tables_that_lead_to_themselves_do_no_harm() {
 
 #[test]
 fn it_is_put_back_again_and_again() {
-    let evil = Program::new()
-        .put(LOW_PAGES + (HOLE >> 12) as u32 * 8, PAGE_OF_RAM | MAPPED)
-        .put(HOLE as u32, 0x5ec7e7);
+    let evil = map_hole();
     let node = start(Program::new(), evil);
     for _ in 0..100 {
         tell(&node.running.wake);
