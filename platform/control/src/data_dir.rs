@@ -16,8 +16,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +188,11 @@ fn create_dir(path: &Path) -> Result<(), DataDirError> {
         .map_err(|e| DataDirError::from_io(path, e))
 }
 
+/// How long a lock is waited for. A node that was killed may have been about to start a process: until that has become what
+/// it is to be it holds what the node held.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_TRY: Duration = Duration::from_millis(5);
+
 /// Locks `root/lock`. The lock ends with the process, however that ends.
 fn take_lock(root: &Path) -> Result<File, DataDirError> {
     let path = root.join("lock");
@@ -193,9 +200,9 @@ fn take_lock(root: &Path) -> Result<File, DataDirError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.mode(0o600).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match lock_soon(&file) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
             let pid = file
                 .read_to_string(&mut text)
@@ -215,6 +222,17 @@ fn take_lock(root: &Path) -> Result<File, DataDirError> {
     };
     write(&mut file).map_err(failed)?;
     Ok(file)
+}
+
+/// Locks a file, waiting a while.
+fn lock_soon(file: &File) -> Result<(), Errno> {
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if began.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_TRY),
+            done => return done,
+        }
+    }
 }
 
 /// Replaces a file by way of a temporary one beside it: written, synced, renamed, and the folder synced.
@@ -269,6 +287,18 @@ mod tests {
         assert!(text.contains("--data"), "{text}");
         drop(first);
         DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn who_is_about_to_let_go_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path()).unwrap();
+        let gone = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_WAIT / 10);
+            drop(first);
+        });
+        DataDir::open(folder.path()).unwrap();
+        gone.join().unwrap();
     }
 
     #[test]
