@@ -64,11 +64,12 @@ impl TemplateFile {
             return Ok(None);
         };
         let path = kept.with_extension(format!("{}.tmp", vm.0));
+        // A file of its own: one that a node before this one has left may still be written to.
+        let _ = std::fs::remove_file(&path);
         let file = File::options()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .open(&path)?;
         Ok(Some(Unfinished {
             path,
