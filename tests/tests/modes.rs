@@ -76,6 +76,28 @@ async fn a_request_finds_nothing_of_others() {
     }
 }
 
+/// Deploys an app until its VM is one that was told what the VMs before it wrote first: the first one of a template is asked,
+/// the second one is told, the third one is given the pages too. The one before them boots, and makes the template.
+async fn deploy_again(node: &Node, app: &str, component: &[u8], scale: &serde_json::Value) {
+    for _ in 0..4 {
+        let deploy = node.deploy(app, component).limits(json!({"cpu_ms": 250}));
+        deploy.scale(scale.clone()).done().await;
+        assert_eq!(finds(node, app, 1).await, ["clean"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_finds_nothing_in_pages_that_are_copied_ahead() {
+    let node = Node::start(EXE).await;
+    for component in [dirtying(), dirtying_made_anew()] {
+        deploy_again(&node, "app", &component, &json!({})).await;
+        let rows = join_all((0..8).map(|_| finds(&node, "app", 25))).await;
+        for found in rows.iter().flatten() {
+            assert_eq!(found, "clean");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_is_reset_after_each_request_or_each_few() {
     let node = Node::start(EXE).await;
@@ -139,9 +161,7 @@ async fn what_is_cut_off_anywhere_leaves_nothing() {
         .map_or(400, |rounds| rounds.parse().expect("a number of rounds"));
     let node = Node::start(EXE).await;
     for (app, component) in [("app", dirtying()), ("anew", dirtying_made_anew())] {
-        let deploy = node.deploy(app, &component);
-        let deploy = deploy.limits(json!({"cpu_ms": 250}));
-        deploy.scale(json!({"max": 1})).done().await;
+        deploy_again(&node, app, &component, &json!({"max": 1})).await;
     }
     let mut clean = Connection::h1(node.listen).await.unwrap();
     // A row of moments that is the same each time: a generator of Lehmer's.

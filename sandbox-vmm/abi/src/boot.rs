@@ -24,6 +24,11 @@ pub mod field {
     pub const TEXT_END: u64 = 0x58;
     /// Bytes of RAM that there may be. VMM.
     pub const RAM_LIMIT: u64 = 0x60;
+    /// What there is of the list of [expected](crate::expected) writes: one of [`crate::expected::state`]. VMM; the guest says
+    /// so when it has written the list.
+    pub const EXPECTED: u64 = 0x68;
+    /// Entries of the list. Who writes the list.
+    pub const EXPECTED_COUNT: u64 = 0x70;
 
     /// First argument of a port call. Guest.
     pub const ARG0: u64 = 0x100;
@@ -63,4 +68,11 @@ pub mod field {
     /// others having the host's (`struct kvm_steal_time`). Only differences say something. Stays 0 where KVM has no such
     /// account.
     pub const STEAL: u64 = 0x400;
+
+    /// The list of [expected](crate::expected) writes: at most [`crate::expected::MOST`] entries of 8 bytes. Who writes it.
+    pub const EXPECTED_LIST: u64 = 0x800;
 }
+
+const _: () = assert!(
+    field::EXPECTED_LIST + crate::expected::MOST * crate::expected::ENTRY <= crate::layout::PAGE
+);

@@ -8,6 +8,7 @@
 //! - [`port`]: the I/O ports, the guest's only way to call the VMM.
 //! - [`message`]: the records on the rings.
 //! - [`head`]: how the heads of requests and responses are written into records.
+//! - [`expected`]: the pages that a request is expected to write.
 //! - [`window`]: how much of a body may be on its way.
 //! - [`config`]: what a deployment tells its guest.
 //!
@@ -17,6 +18,7 @@
 
 pub mod boot;
 pub mod config;
+pub mod expected;
 pub mod head;
 pub mod layout;
 pub mod message;
@@ -25,4 +27,4 @@ pub mod window;
 pub mod wire;
 
 /// Version of everything in this crate. The guest compares it at boot.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;

@@ -61,6 +61,7 @@ fn load() {
     }
     kernel::leave_to_others();
     read_settings();
+    slots::copy_expected();
     if runtime::settle() {
         first_slot();
     }

@@ -133,6 +133,14 @@ pub fn own() {
     frames::provide(OWN_PAGES);
 }
 
+/// Gives the slots that are there what their first requests are expected to write.
+pub fn copy_expected() {
+    let count = SLOTS.with(|s| s.slots.len());
+    for slot in 0..count {
+        space::copy_expected(slot);
+    }
+}
+
 /// A request has come.
 pub fn queue(id: u32, head: &[u8]) {
     SLOTS.with(|s| {
@@ -230,6 +238,7 @@ pub fn next(slot: usize) -> Job {
 
 /// A slot's request is over: puts the slot back.
 pub fn finish(slot: usize, job: Job) {
+    space::tell_expected(slot);
     // An error: there was no memory for page tables where there were some before, which cannot be.
     let clean = space::restore(slot);
     end(slot, job, clean.ok());
@@ -237,6 +246,7 @@ pub fn finish(slot: usize, job: Job) {
 
 /// A slot's request is over, and the next one is to find what it left.
 pub fn keep(slot: usize, job: Job) {
+    space::tell_expected(slot);
     end(slot, job, Some(true));
 }
 

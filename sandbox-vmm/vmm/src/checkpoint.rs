@@ -55,10 +55,3 @@ pub(crate) fn written(memory: &GuestMemory, exposed: u64) -> Result<Runs, VmErro
     memory.written(layout::RAM, exposed, |gpa, pages| runs.push(gpa, pages))?;
     Ok(runs)
 }
-
-/// Those of RAM.
-pub(crate) fn written_ram(memory: &GuestMemory, exposed: u64) -> Result<Runs, VmError> {
-    let mut runs = Runs::default();
-    memory.written(layout::RAM, exposed, |gpa, pages| runs.push(gpa, pages))?;
-    Ok(runs)
-}

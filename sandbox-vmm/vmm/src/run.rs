@@ -1,7 +1,6 @@
 //! The loop of the virtual processor: enter the guest, see why it came back, answer.
 
-use crate::checkpoint;
-use crate::hot::{FileId, Hot};
+use crate::hot::Lesson;
 use crate::image::BootImage;
 use crate::reset::Origin;
 use crate::template;
@@ -45,7 +44,7 @@ pub(crate) struct Processor {
     /// How it is put back.
     pub(crate) reset: Option<(ResetDescriptors, Origin)>,
     /// Who is told what the first request writes.
-    pub(crate) learn: Option<(FileId, Arc<Hot>)>,
+    pub(crate) learn: Option<Lesson>,
 }
 
 type Step = ControlFlow<VmEvent>;
@@ -232,13 +231,12 @@ impl Processor {
         self.set_clock()
     }
 
-    /// The guest sleeps. If it has run, it has answered its first request.
+    /// The guest sleeps. If it has answered its first request, the next VM is to know what it wrote.
     fn teach(&mut self) {
-        if self.shared.exits.load(Ordering::Relaxed) > 0
-            && let Some((template, hot)) = self.learn.take()
-            && let Ok(written) = checkpoint::written_ram(self.machine.memory(), self.exposed)
-        {
-            hot.learn(template, &written);
+        if self.shared.exits.load(Ordering::Relaxed) > 0 {
+            let memory = self.machine.memory();
+            self.learn
+                .take_if(|lesson| lesson.end(memory, self.exposed));
         }
     }
 

@@ -1,16 +1,16 @@
 //! A VM: from its descriptors to its running thread, and to its end.
 
 use crate::factory::Factory;
+use crate::hot::Lesson;
 use crate::image::BootImage;
 use crate::reset::Origin;
 use crate::run::Processor;
-use crate::runs::Runs;
 use crate::tables;
 use crate::template::{Template, TemplateError};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::io::Errno;
 use sandbox_abi::boot::field;
-use sandbox_abi::layout;
+use sandbox_abi::{expected, layout};
 use sandbox_kvm::{GuestMemory, KvmError, MemoryError, Slot, Start, kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -231,10 +231,7 @@ impl Vm {
                 if plan.reset.is_none()
                     && let Some(id) = template.id()
                 {
-                    match factory.hot.of(id) {
-                        Some(runs) => give_pages(&memory, &runs),
-                        None => learn = Some((id, Arc::clone(&factory.hot))),
-                    }
+                    learn = Lesson::begin(&factory.hot, id, &memory)?;
                 }
                 crate::reset::start(&machine, &mut vcpu)?;
                 if let (Some(fds), Some(fresh)) = (plan.reset, fresh) {
@@ -338,13 +335,6 @@ fn size(fd: &OwnedFd) -> Result<u64, VmError> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-/// Gives a VM pages ahead. It works without them, for more faults.
-fn give_pages(memory: &GuestMemory, runs: &Runs) {
-    for (gpa, pages) in runs.iter() {
-        let _ = memory.populate(gpa, pages * layout::PAGE);
-    }
-}
-
 /// What the boot page and the configuration's pages say.
 #[derive(Debug)]
 pub(crate) struct Boot {
@@ -388,6 +378,8 @@ pub(crate) fn write_boot(
         (field::TSC_KHZ, u64::from(boot.tsc_khz)),
         (field::RUNTIME_END, image.end),
         (field::TEXT_END, text_end.unwrap_or(layout::RUNTIME)),
+        (field::EXPECTED, expected::state::NONE),
+        (field::EXPECTED_COUNT, 0),
     ] {
         memory.write_u64(layout::BOOT + offset, value)?;
     }

@@ -8,6 +8,7 @@ pub mod arena;
 pub mod boot;
 pub mod cell;
 pub mod debug;
+pub mod expected;
 pub mod frames;
 pub mod heap;
 mod mem;

@@ -21,9 +21,10 @@ mod range;
 use crate::kernel::arena;
 use crate::kernel::cell::Local;
 use crate::kernel::frames::{self, Frame};
-use crate::kernel::{paging, sched};
+use crate::kernel::{expected, paging, sched};
 use alloc::vec::Vec;
 use range::{Kind, Range};
+use sandbox_abi::expected::When;
 use sandbox_abi::layout::{LARGE_PAGE, PAGE};
 
 /// Where memories begin; far above anything that is mapped one to one.
@@ -223,12 +224,43 @@ pub fn freeze(slot: usize) -> Result<(), Refused> {
         owner.arena.freeze(sealed, s.zeroes)?;
         for index in &owner.ranges {
             let range = &mut s.ranges[*index];
+            if expected::is_wanted() {
+                range.expect(When::Making);
+            }
             range.freeze(range.end, s.zeroes)?;
         }
+        s.copy_expected(slot);
         // What could be written a moment ago must not be any more.
         s.flush();
         Ok(())
     })
+}
+
+/// Gives a slot that was frozen the pages that its first request is expected to write.
+pub fn copy_expected(slot: usize) {
+    SPACE.with(|s| s.copy_expected(slot));
+}
+
+/// Tells VMs with the same template what a slot's request has written, if they are to know.
+pub fn tell_expected(slot: usize) {
+    if !expected::is_wanted() {
+        return;
+    }
+    SPACE.with(|s| {
+        let Some(owner) = s.owners.get(slot) else {
+            return;
+        };
+        owner.arena.expect(When::Request);
+        for (n, index) in owner.ranges.iter().enumerate() {
+            let when = if n < owner.frozen {
+                When::Request
+            } else {
+                When::Making
+            };
+            s.ranges[*index].expect(when);
+        }
+    });
+    expected::end();
 }
 
 /// Gives a slot pages of its own for all that its memories begin with, and tables for what they may grow by: a request then
@@ -345,6 +377,16 @@ impl Space {
         match at {
             At::Memory(index) => self.ranges.get_mut(index),
             At::Arena(number) => self.owners.get_mut(number).map(|o| &mut o.arena),
+        }
+    }
+
+    fn copy_expected(&mut self, slot: usize) {
+        let Some(owner) = self.owners.get_mut(slot) else {
+            return;
+        };
+        owner.arena.copy_expected(When::Request, self.zeroes);
+        for index in &owner.ranges {
+            self.ranges[*index].copy_expected(When::Request, self.zeroes);
         }
     }
 

@@ -1,9 +1,11 @@
 //! One range: its pages, and where their content comes from.
 
 use super::{Fault, Refused};
+use crate::kernel::expected;
 use crate::kernel::frames::{self, Frame, Purpose};
 use crate::kernel::paging::{self, COPY_ON_WRITE, NO_EXECUTE, PRESENT, WRITE};
 use alloc::vec::Vec;
+use sandbox_abi::expected::{Part, When};
 use sandbox_abi::layout::PAGE;
 
 /// Frames of its grown part that a memory keeps for its next user.
@@ -156,7 +158,34 @@ impl Range {
             page.unwrap_or(zeroes.0) | shared
         })?;
         self.filled = true;
+        self.copy_expected(When::Making, zeroes);
         Ok(())
+    }
+
+    fn part(&self) -> Option<Part> {
+        match self.kind {
+            Kind::Memory(ordinal) => u8::try_from(ordinal).ok().map(Part::Memory),
+            Kind::Arena => Some(Part::Arena),
+        }
+    }
+
+    /// Gives it the pages that it is expected to write, as far as there are some: together they cost less.
+    pub(super) fn copy_expected(&mut self, when: When, zeroes: Frame) {
+        let Some(part) = self.part() else { return };
+        for offset in expected::offsets(when, part) {
+            if (self.start..self.initial).contains(&offset) {
+                // Without memory for it, the page is copied when it is written, or is not.
+                let _ = self.copy_page(offset, zeroes);
+            }
+        }
+    }
+
+    /// Adds the pages that were written to those that others expect to write.
+    pub(super) fn expect(&self, when: When) {
+        let Some(part) = self.part() else { return };
+        for dirty in &self.dirty {
+            expected::add(when, part, dirty.offset);
+        }
     }
 
     /// Deals with a page fault at `va`, which lies in the range.
