@@ -84,7 +84,7 @@ static SCHEDULER: Local<Scheduler> = Local::new(Scheduler {
 });
 
 /// How long an idle processor looks for work before it sleeps: to sleep and to be woken takes about as long.
-const SPIN_NS: u64 = 100_000;
+const SPIN_NS: u64 = 150_000;
 /// It does so only where it had to wait for less than that of late: otherwise it would seldom find any.
 const SPARSE_NS: u64 = 4 * SPIN_NS;
 
