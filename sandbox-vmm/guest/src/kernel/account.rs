@@ -14,8 +14,7 @@ pub fn begin_request() {
 
 /// Nanoseconds of processor time that the running thread has used.
 pub fn cpu_ns() -> u64 {
-    let now = time::processor_ns();
-    sched::account(|a| a.used_ns + now.saturating_sub(a.turn_ns))
+    sched::account(|a| a.used_ns + time::processor_ns_since(a.turn_ns))
 }
 
 /// Limits it.

@@ -276,7 +276,7 @@ fn leave() {
     let (save, load) = SCHEDULER.with(|s| {
         let load = s.rsp;
         let thread = s.running().expect("only threads leave");
-        thread.account.used_ns += time::processor_ns().saturating_sub(thread.account.turn_ns);
+        thread.account.used_ns += time::processor_ns_since(thread.account.turn_ns);
         (&raw mut thread.rsp, load)
     });
     // SAFETY: the scheduler saved `load` when it entered this thread and waits there. `save` stays valid until `switch`

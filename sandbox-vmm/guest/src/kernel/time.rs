@@ -52,6 +52,12 @@ pub fn processor_ns() -> u64 {
     monotonic_ns().wrapping_sub(boot::get(field::STEAL))
 }
 
+/// Nanoseconds that this processor has run since it showed `then`. The account of what others had may begin with more than
+/// there was of this VM's time, so the clock may stand before its zero.
+pub fn processor_ns_since(then: u64) -> u64 {
+    u64::try_from(processor_ns().wrapping_sub(then).cast_signed()).unwrap_or(0)
+}
+
 /// Takes over the wall clock that the VMM has just written.
 pub fn synchronise() {
     CLOCK.with(|c| {
