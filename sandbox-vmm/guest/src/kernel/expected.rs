@@ -14,11 +14,6 @@ pub fn is_wanted() -> bool {
     is(state::WANTED)
 }
 
-/// Whether there is a list.
-pub fn is_known() -> bool {
-    is(state::KNOWN)
-}
-
 fn place(n: u64) -> u64 {
     field::EXPECTED_LIST + n * ENTRY
 }
@@ -39,9 +34,9 @@ pub fn end() {
     boot::set(field::EXPECTED, state::WRITTEN);
 }
 
-/// Offsets of the pages of a part.
+/// Offsets of the pages of a part; none if there is no list.
 pub fn offsets(when: When, part: Part) -> impl Iterator<Item = u64> {
-    let count = if is_known() {
+    let count = if is(state::KNOWN) {
         boot::get(field::EXPECTED_COUNT).min(MOST)
     } else {
         0
