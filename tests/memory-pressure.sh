@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Idle VMs are given up when memory is short, and come back with their next request: real pressure, made by a process that reads
+# a file again and again in a memory control group that is too small for it. Needs KVM, curl and python3; ends with 75 where it is
+# not root's, or the kernel has no PSI or no memory control groups.
+#
+#   tests/memory-pressure.sh [path/to/cloister]     a fresh build without the argument
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cloister=${1:-}
+if [ -z "$cloister" ]; then
+  cargo build --quiet --locked -p cloister
+  cloister=target/debug/cloister
+fi
+work=$(mktemp -d -p "$PWD/target")
+node=
+reader=
+group=
+
+finish() {
+  for process in $reader $node; do
+    kill "$process" 2>/dev/null || true
+    wait "$process" 2>/dev/null || true
+  done
+  # A group goes once its last process is gone, which may be a child of the reader.
+  for _ in $(seq 100); do
+    [ -z "$group" ] || rmdir "$group" 2>/dev/null && break
+    sleep 0.1
+  done
+  rm -rf "$work"
+}
+trap finish EXIT
+
+[ -r /proc/pressure/memory ] || { echo "this kernel has no /proc/pressure/memory" >&2; exit 75; }
+if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+  group=/sys/fs/cgroup/cloister-pressure.$$
+  limit=memory.max
+else
+  group=/sys/fs/cgroup/memory/cloister-pressure.$$
+  limit=memory.limit_in_bytes
+fi
+mkdir "$group" && echo $((24 << 20)) >"$group/$limit" || { group=; echo "no memory control group can be made: be root" >&2; exit 75; }
+
+"$cloister" __node --data "$work/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 2>"$work/log" &
+node=$!
+for _ in $(seq 100); do
+  [ -s "$work/data/endpoints.json" ] && break
+  sleep 0.1
+done
+field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/data/endpoints.json" "$1"; }
+listen=$(field listen)
+export CLOISTER_URL=http://$(field admin) CLOISTER_TOKEN=$(cat "$work/data/admin-token")
+ready() { "$cloister" status --json | python3 -c 'import json, sys; print(sum(vm["state"] == "ready" for vm in json.load(sys.stdin)["vms"]))'; }
+ask() { curl --silent --show-error --fail -H "host: $1.localhost" "http://$listen/"; }
+
+for app in one two three; do
+  "$cloister" deploy --app "$app" --idle 1h examples/rust-hello/rust-hello.wasm >/dev/null
+  ask "$app" >/dev/null
+done
+[ "$(ready)" = 3 ] || { echo "three VMs should be ready" >&2; exit 1; }
+
+# A file that does not fit, written and read by who may have 24 MiB: what it reads is thrown out before it comes to it again.
+(
+  echo "$BASHPID" >"$group/cgroup.procs"
+  head -c $((256 << 20)) /dev/urandom >"$work/file"
+  while :; do cat "$work/file" >/dev/null; done
+) &
+reader=$!
+for _ in $(seq 300); do
+  if grep -q "memory is short: idle VMs are given up" "$work/log" && [ "$(ready)" = 0 ]; then
+    kill "$reader" && wait "$reader" || true
+    reader=
+    for app in one two three; do
+      ask "$app" >/dev/null
+    done
+    echo "three idle VMs were given up, and their apps answer again"
+    exit 0
+  fi
+  sleep 0.1
+done
+cat "$work/log" /proc/pressure/memory >&2
+echo "memory was short, and idle VMs stayed" >&2
+exit 1
