@@ -10,6 +10,7 @@ use crate::kernel::sched::{self, ThreadId};
 use crate::kernel::{account, rings};
 use crate::slots;
 use alloc::borrow::Cow;
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -220,8 +221,8 @@ pub fn open() -> u32 {
         loop {
             let id = OUTGOING | t.next;
             t.next = (t.next + 1) & !OUTGOING;
-            if !t.exchanges.contains_key(&id) {
-                t.exchanges.insert(id, Exchange::new(Some(owner)));
+            if let Entry::Vacant(free) = t.exchanges.entry(id) {
+                free.insert(Exchange::new(Some(owner)));
                 return id;
             }
         }

@@ -70,7 +70,6 @@ pub fn base(number: usize) -> u64 {
     BASE + number as u64 * STRIDE
 }
 
-#[expect(clippy::mut_from_ref, reason = "no reference is taken")]
 fn header<'a>(base: u64) -> &'a mut Header {
     // SAFETY: `create` mapped and wrote the first page of the arena, and it stays mapped; arenas are used by runtime code
     // alone, which nothing interrupts in here but page faults in this very memory, which touch no header.
@@ -128,7 +127,10 @@ pub fn alloc(base: u64, layout: Layout) -> *mut u8 {
 }
 
 /// Takes a block back. One with a larger alignment than most is only used again after the arena was put back.
-pub fn free(base: u64, block: *mut u8, layout: Layout) {
+///
+/// # Safety
+/// `block` came from the arena at `base` with this layout, and nobody uses it any more.
+pub unsafe fn free(base: u64, block: *mut u8, layout: Layout) {
     if layout.align() > ALIGN {
         return;
     }
@@ -140,7 +142,10 @@ pub fn free(base: u64, block: *mut u8, layout: Layout) {
 }
 
 /// Makes a block larger or smaller, where it stands if that is possible.
-pub fn resize(base: u64, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+///
+/// # Safety
+/// `block` came from the arena at `base` with this layout, and nobody uses it any more but by what is returned.
+pub unsafe fn resize(base: u64, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
     let (old_class, old) = class(layout.size());
     let (new_class, new) = class(size.min(LARGEST));
     if old_class == new_class && size <= LARGEST {
@@ -161,7 +166,8 @@ pub fn resize(base: u64, block: *mut u8, layout: Layout, size: usize) -> *mut u8
     if !moved.is_null() {
         // SAFETY: both blocks have the lesser of the two sizes, and they are different blocks.
         unsafe { core::ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
-        free(base, block, layout);
+        // SAFETY: the caller gives the block up, and its content has moved.
+        unsafe { free(base, block, layout) };
     }
     moved
 }

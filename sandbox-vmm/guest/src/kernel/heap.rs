@@ -101,7 +101,8 @@ unsafe impl GlobalAlloc for Heap {
         match arena::of(block) {
             // SAFETY: the caller got `block` from here with this layout.
             None => unsafe { self.runtime().free(block, layout.size(), layout.align()) },
-            Some(base) => arena::free(base, block, layout),
+            // SAFETY: as above, and the block's address says that it is of this arena.
+            Some(base) => unsafe { arena::free(base, block, layout) },
         }
     }
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -111,7 +112,8 @@ unsafe impl GlobalAlloc for Heap {
                 self.runtime()
                     .realloc(block, layout.size(), layout.align(), size)
             },
-            Some(base) => arena::resize(base, block, layout, size),
+            // SAFETY: as above, and the block's address says that it is of this arena.
+            Some(base) => unsafe { arena::resize(base, block, layout, size) },
         }
     }
 }

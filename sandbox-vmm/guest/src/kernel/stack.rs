@@ -80,7 +80,7 @@ pub fn fault(va: u64) -> bool {
     };
     let within = offset % STRIDE;
     let made = POOL.with(|p| p.made);
-    if offset / STRIDE >= made || within < PAGE || within >= PAGE + SIZE {
+    if offset / STRIDE >= made || !(PAGE..PAGE + SIZE).contains(&within) {
         return false;
     }
     let page = va & !(PAGE - 1);
