@@ -1,5 +1,6 @@
 //! One end of the socket.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -9,6 +10,7 @@ use rustix::net::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// Most descriptors in one message.
 pub const MAX_FDS: usize = 8;
@@ -112,6 +114,15 @@ impl Socket {
         }
     }
 
+    /// Waits for a message, or for the other end to close, for so long; `false`: neither came.
+    pub fn wait(&self, time: Duration) -> Result<bool, ReceiveError> {
+        // More than a timespec has is without end.
+        let time = Timespec::try_from(time).ok();
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, time.as_ref()));
+        Ok(ready.map_err(ReceiveError::Kernel)? > 0)
+    }
+
     /// Receives a message and its descriptors, which are closed on exec. An end has one receiver at a time.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), ReceiveError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -207,9 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_is_waited_for() {
+        let (a, b) = Socket::pair().unwrap();
+        assert!(!b.wait(Duration::from_millis(1)).unwrap());
+        a.send(&Command::Stats, &[]).unwrap();
+        assert!(b.wait(Duration::MAX).unwrap());
+        // It is still there.
+        assert!(matches!(b.receive(), Ok((Command::Stats, _))));
+    }
+
+    #[test]
     fn a_closed_end_is_noticed() {
         let (a, b) = Socket::pair().unwrap();
         drop(a);
+        assert!(b.wait(Duration::MAX).unwrap());
         assert!(matches!(b.receive::<Command>(), Err(ReceiveError::Closed)));
         assert!(matches!(
             b.send(&Command::Stats, &[]),

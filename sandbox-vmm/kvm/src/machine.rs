@@ -76,8 +76,10 @@ impl Host {
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         vcpu.set_cpuid2(&self.cpuid)
             .map_err(call("KVM_SET_CPUID2"))?;
+        let mut vcpu = Vcpu::new(vcpu);
+        vcpu.prepare();
         Ok(Blank {
-            vcpu: Vcpu::new(vcpu),
+            vcpu,
             vm,
             two_dimensional: self.two_dimensional,
         })

@@ -150,6 +150,15 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(call("KVM_SET_REGS"))
     }
 
+    /// Has KVM do now what it leaves for a machine's first run, to start a thread of its own above all (the kernel's
+    /// `kvm_mmu_post_init_vm`): nothing is run.
+    pub(crate) fn prepare(&mut self) {
+        self.fd.set_kvm_immediate_exit(1);
+        // It comes back with EINTR. What else may be wrong the first run tells.
+        let _ = self.fd.run();
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
     /// Runs the guest until it comes back.
     pub fn run(&mut self) -> Result<Exit, KvmError> {
         match self.fd.run() {

@@ -53,11 +53,11 @@ impl Factory {
         &self.image
     }
 
-    /// Makes machines until enough are ready. To be called when there is time.
-    pub fn stock(&self) {
+    /// Makes one thing that is not ready yet; `false`: all is. To be called when there is time.
+    pub fn stock(&self) -> bool {
         // Whoever needs one next finds out why there is none.
-        let _ = fill(&self.ready, || self.host.blank());
-        let _ = fill(&self.runners, Runner::new);
+        fill(&self.ready, || self.host.blank()).unwrap_or(false)
+            || fill(&self.runners, Runner::new).unwrap_or(false)
     }
 
     pub(crate) fn blank(&self) -> Result<Blank, KvmError> {
@@ -79,14 +79,15 @@ impl Factory {
     }
 }
 
-/// Adds to what is ready until there is enough of it.
-fn fill<T, E>(ready: &Mutex<Vec<T>>, make: impl Fn() -> Result<T, E>) -> Result<(), E> {
+/// Adds one to what is ready; `Ok(false)`: there is enough of it.
+fn fill<T, E>(ready: &Mutex<Vec<T>>, make: impl Fn() -> Result<T, E>) -> Result<bool, E> {
     let lock = || ready.lock().unwrap_or_else(PoisonError::into_inner);
-    while lock().len() < READY {
-        let one = make()?;
-        lock().push(one);
+    if lock().len() >= READY {
+        return Ok(false);
     }
-    Ok(())
+    let one = make()?;
+    lock().push(one);
+    Ok(true)
 }
 
 fn take<T>(ready: &Mutex<Vec<T>>) -> Option<T> {

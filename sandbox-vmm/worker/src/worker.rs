@@ -7,7 +7,11 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Things are made ahead when no command has come for so long. To make one takes about as long as a request in a new VM,
+/// whose first moments it would take the processor from.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// Sends events from any thread. A daemon that is gone needs none: the worker is about to end.
 #[derive(Clone)]
@@ -37,8 +41,13 @@ pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
         events,
         vms: HashMap::new(),
     };
-    worker.stock();
+    // Whether something is to be made ahead.
+    let mut lacks = true;
     loop {
+        if lacks && !socket.wait(QUIET)? {
+            lacks = worker.stock();
+            continue;
+        }
         let (command, fds) = match socket.receive::<Command>() {
             Ok(received) => received,
             Err(ReceiveError::Closed) => return Ok(()),
@@ -54,7 +63,7 @@ pub(crate) fn run(socket: Socket) -> Result<(), Box<dyn Error>> {
                 reset,
             } => {
                 worker.create(vm, memory, begin, reset, fds);
-                worker.stock();
+                lacks = true;
             }
             Command::StopVm { vm } => worker.stop(vm),
             Command::Stats => worker.stats(),
@@ -122,11 +131,9 @@ impl Worker {
             .ok_or_else(|| NotMade::Other("no VM can be made".into()))
     }
 
-    /// Makes machines ahead, now that there is time.
-    fn stock(&self) {
-        if let Some(factory) = &self.factory {
-            factory.stock();
-        }
+    /// Makes one thing ahead; `false`: there is nothing to be made.
+    fn stock(&self) -> bool {
+        self.factory.as_ref().is_some_and(Factory::stock)
     }
 
     /// Ends a VM. One that is unknown has been lost before, and was reported.
