@@ -76,7 +76,7 @@ impl Host {
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         vcpu.set_cpuid2(&self.cpuid)
             .map_err(call("KVM_SET_CPUID2"))?;
-        let mut vcpu = Vcpu::new(vcpu);
+        let mut vcpu = Vcpu::new(vcpu)?;
         vcpu.prepare();
         Ok(Blank {
             vcpu,

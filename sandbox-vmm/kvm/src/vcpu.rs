@@ -69,6 +69,7 @@ pub enum Exit {
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+    tsc_khz: u32,
 }
 
 /// All of a processor's state that [`Vcpu::start`] does not set: what a guest could leave behind in it.
@@ -93,8 +94,9 @@ const MSR_TSC: u32 = 0x10;
 const MSR_STEAL_TIME: u32 = 0x4b56_4d03;
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd) -> Self {
-        Vcpu { fd }
+    pub(crate) fn new(fd: VcpuFd) -> Result<Self, KvmError> {
+        let tsc_khz = fd.get_tsc_khz().map_err(call("KVM_GET_TSC_KHZ"))?;
+        Ok(Vcpu { fd, tsc_khz })
     }
 
     /// Puts it before its first instruction.
@@ -277,8 +279,8 @@ impl Vcpu {
     }
 
     /// Frequency of the guest's time stamp counter in kHz.
-    pub fn tsc_khz(&self) -> Result<u32, KvmError> {
-        self.fd.get_tsc_khz().map_err(call("KVM_GET_TSC_KHZ"))
+    pub fn tsc_khz(&self) -> u32 {
+        self.tsc_khz
     }
 }
 

@@ -196,8 +196,11 @@ impl Template {
 
     /// Copies the pages of the system slot that differ from the boot image into a VM.
     pub(crate) fn apply(&self, memory: &GuestMemory) -> Result<(), TemplateError> {
-        for (at, number) in (0..).map(|n| PAGES_AT + n * PAGE).zip(&self.system) {
-            memory.load(u64::from(*number) * PAGE, PAGE, self.file.as_fd(), at)?;
+        let mut at = PAGES_AT;
+        for run in self.system.chunk_by(|a, b| a + 1 == *b) {
+            let (first, len) = (run.first().map_or(0, |n| *n), run.len() as u64 * PAGE);
+            memory.load(u64::from(first) * PAGE, len, self.file.as_fd(), at)?;
+            at += len;
         }
         Ok(())
     }

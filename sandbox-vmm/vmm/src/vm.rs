@@ -207,7 +207,7 @@ impl Vm {
             artifact: artifact_len,
             config: plan.fds.config,
             config_len,
-            tsc_khz: vcpu.tsc_khz()?,
+            tsc_khz: vcpu.tsc_khz(),
         };
         let (mut save, mut reset, mut learn) = (None, None, None);
         // One that is put back makes ready first: see `Processor::template`.
