@@ -51,7 +51,7 @@ impl Checkpoint {
 /// The pages that a guest wrote.
 pub(crate) fn written(memory: &GuestMemory, exposed: u64) -> Result<Runs, VmError> {
     let mut runs = Runs::default();
-    memory.written(0, layout::SYSTEM_LEN, |gpa, pages| runs.push(gpa, pages))?;
-    memory.written(layout::RAM, exposed, |gpa, pages| runs.push(gpa, pages))?;
+    runs.add_written(memory, 0, layout::SYSTEM_LEN)?;
+    runs.add_written(memory, layout::RAM, exposed)?;
     Ok(runs)
 }

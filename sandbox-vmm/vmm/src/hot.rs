@@ -87,22 +87,23 @@ impl Lesson {
 
     /// The VM, which has so many bytes of RAM, has run and sleeps. `false`: it has not done its first request.
     pub(crate) fn end(&self, memory: &GuestMemory, exposed: u64) -> bool {
-        let first = match &self.known {
-            None => list(memory).map(|list| list.map(|list| First { list, ram: None })),
-            Some(known) => written(memory, exposed).map(|ram| {
-                Some(First {
-                    list: known.list.clone(),
-                    ram: Some(ram),
-                })
-            }),
-        };
-        match first {
+        match self.learnt(memory, exposed) {
             Ok(None) => return false,
             Ok(Some(first)) => self.hot.learn(self.template, first),
             // Others begin without.
             Err(_) => {}
         }
         true
+    }
+
+    fn learnt(&self, memory: &GuestMemory, exposed: u64) -> Result<Option<First>, MemoryError> {
+        Ok(match &self.known {
+            None => list(memory)?.map(|list| First { list, ram: None }),
+            Some(known) => Some(First {
+                list: known.list.clone(),
+                ram: Some(written(memory, exposed)?),
+            }),
+        })
     }
 }
 
@@ -120,7 +121,7 @@ fn list(memory: &GuestMemory) -> Result<Option<Vec<u8>>, MemoryError> {
 /// What a VM with so many bytes of RAM has written of it.
 fn written(memory: &GuestMemory, exposed: u64) -> Result<Runs, MemoryError> {
     let mut ram = Runs::default();
-    memory.written(layout::RAM, exposed, |gpa, pages| ram.push(gpa, pages))?;
+    ram.add_written(memory, layout::RAM, exposed)?;
     Ok(some(&ram))
 }
 

@@ -1,14 +1,25 @@
 //! Pages side by side.
 
 use sandbox_abi::layout::PAGE;
+use sandbox_kvm::{GuestMemory, MemoryError};
 
 /// Runs of pages in the order of their addresses: each with its first address, and how many pages it has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
+    /// Adds the pages that a guest wrote between `gpa` and `gpa + len`, which lie behind all others.
+    pub(crate) fn add_written(
+        &mut self,
+        memory: &GuestMemory,
+        gpa: u64,
+        len: u64,
+    ) -> Result<(), MemoryError> {
+        memory.written(gpa, len, |gpa, pages| self.push(gpa, pages))
+    }
+
     /// Adds pages that lie behind all others.
-    pub(crate) fn push(&mut self, gpa: u64, pages: u64) {
+    fn push(&mut self, gpa: u64, pages: u64) {
         match self.0.last_mut() {
             Some((first, count)) if *first + *count * PAGE == gpa => *count += pages,
             _ => self.0.push((gpa, pages)),

@@ -10,6 +10,7 @@
 
 use crate::hot::FileId;
 use crate::image::BootImage;
+use crate::runs::Runs;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use sandbox_abi::layout::{self, PAGE};
@@ -83,6 +84,17 @@ pub(crate) fn read_all(
     Ok(())
 }
 
+/// Pages of the system slot that lie side by side: their address, how many bytes they have, where they stand in the file.
+fn stretches(system: &[u32]) -> impl Iterator<Item = (u64, u64, u64)> {
+    let mut next = PAGES_AT;
+    system.chunk_by(|a, b| a + 1 == *b).map(move |pages| {
+        let (first, len) = (pages.first().map_or(0, |n| *n), pages.len() as u64 * PAGE);
+        let at = next;
+        next += len;
+        (u64::from(first) * PAGE, len, at)
+    })
+}
+
 /// Writes the memory of a VM that has `exposed` bytes of RAM to an empty file; says how many bytes it has.
 ///
 /// # Errors
@@ -93,19 +105,17 @@ pub(crate) fn save(
     exposed: u64,
     file: &OwnedFd,
 ) -> Result<u64, TemplateError> {
-    let mut system = Vec::new();
-    memory.written(0, layout::SYSTEM_LEN, |gpa, pages| {
-        system.extend(gpa / PAGE..gpa / PAGE + pages);
-    })?;
+    let (mut system, mut written) = (Runs::default(), Runs::default());
+    system.add_written(memory, 0, layout::SYSTEM_LEN)?;
+    written.add_written(memory, layout::RAM, exposed)?;
     // The configuration is each VM's own.
-    let config = layout::CONFIG / PAGE..(layout::CONFIG + layout::CONFIG_MAX) / PAGE;
-    system.retain(|page| !config.contains(page));
-    let mut used = 0;
-    let mut runs = Vec::new();
-    memory.written(layout::RAM, exposed, |gpa, pages| {
-        runs.push((gpa, pages));
-        used = used.max(gpa + pages * PAGE - layout::RAM);
-    })?;
+    let config = layout::CONFIG..layout::CONFIG + layout::CONFIG_MAX;
+    let system = system.pages().filter(|gpa| !config.contains(gpa));
+    let system: Vec<u32> = system
+        .map(|gpa| u32::try_from(gpa / PAGE).unwrap_or(u32::MAX))
+        .collect();
+    let end = written.iter().last();
+    let used = end.map_or(0, |(gpa, pages)| gpa + pages * PAGE - layout::RAM);
     let count = system.len() as u64;
     let header: [u64; HEADER] = [
         MAGIC,
@@ -117,16 +127,13 @@ pub(crate) fn save(
         count,
     ];
     let header: Vec<u8> = header.into_iter().flat_map(u64::to_le_bytes).collect();
-    let numbers: Vec<u8> = system
-        .iter()
-        .flat_map(|page| u32::try_from(*page).unwrap_or(u32::MAX).to_le_bytes())
-        .collect();
+    let numbers: Vec<u8> = system.iter().flat_map(|page| page.to_le_bytes()).collect();
     write_all(file, &numbers, PAGE)?;
-    for (at, number) in (0..).map(|n| PAGES_AT + n * PAGE).zip(&system) {
-        memory.store(number * PAGE, PAGE, file.as_fd(), at)?;
+    for (gpa, len, at) in stretches(&system) {
+        memory.store(gpa, len, file.as_fd(), at)?;
     }
     let ram = PAGES_AT + count * PAGE;
-    for (start, pages) in runs {
+    for (start, pages) in written.iter() {
         memory.store(start, pages * PAGE, file.as_fd(), ram + start - layout::RAM)?;
     }
     rustix::fs::ftruncate(file, ram + used)?;
@@ -196,11 +203,8 @@ impl Template {
 
     /// Copies the pages of the system slot that differ from the boot image into a VM.
     pub(crate) fn apply(&self, memory: &GuestMemory) -> Result<(), TemplateError> {
-        let mut at = PAGES_AT;
-        for run in self.system.chunk_by(|a, b| a + 1 == *b) {
-            let (first, len) = (run.first().map_or(0, |n| *n), run.len() as u64 * PAGE);
-            memory.load(u64::from(first) * PAGE, len, self.file.as_fd(), at)?;
-            at += len;
+        for (gpa, len, at) in stretches(&self.system) {
+            memory.load(gpa, len, self.file.as_fd(), at)?;
         }
         Ok(())
     }
