@@ -5,6 +5,7 @@
 #   tests/api-fuzz.sh [--minutes N]     CLOISTER=path/to/cloister uses that executable rather than a fresh build
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/node.sh
 
 minutes=1
 if [ $# != 0 ]; then
@@ -31,14 +32,7 @@ fi
 "$venv/bin/pip" install --quiet --timeout 20 --retries 1 "schemathesis==$version" || { echo "schemathesis cannot be installed" >&2; exit 75; }
 
 # Requests come faster than any client is allowed to send them; no name server is asked for what they make up.
-"$CLOISTER" __node --data "$work/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --api-rate 0 --domain-resolver 127.0.0.1:1 2>"$work/log" &
-node=$!
-for _ in $(seq 100); do
-  [ -s "$work/data/endpoints.json" ] && break
-  sleep 0.1
-done
-url=http://$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["admin"])' "$work/data/endpoints.json")
-token=$(cat "$work/data/admin-token")
+start_node "$CLOISTER" "$work" --api-rate 0 --domain-resolver 127.0.0.1:1
 api() { curl --silent --show-error --fail -H "authorization: Bearer $token" -H "content-type: application/json" "$@"; }
 
 # Something to find: a tenant, an app, a deployment, a secret, a token.

@@ -6,6 +6,7 @@
 #   tests/memory-pressure.sh [path/to/cloister]     a fresh build without the argument
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/node.sh
 
 cloister=${1:-}
 if [ -z "$cloister" ]; then
@@ -14,24 +15,24 @@ if [ -z "$cloister" ]; then
 fi
 work=$(mktemp -d -p "$PWD/target")
 node=
-reader=
 group=
 
-# Ends all that is in the group: the reader and its children, one of which may just be starting another one.
+# Ends all that is in the group, and the group: the reader and its children, one of which may just be starting another one.
 relieve() {
+  [ -n "$group" ] || return 0
   local process
   for _ in $(seq 100); do
     for process in $(cat "$group/cgroup.procs"); do
       kill "$process" 2>/dev/null || true
     done
-    [ -s "$group/cgroup.procs" ] && sleep 0.1 || break
+    rmdir "$group" 2>/dev/null && break
+    sleep 0.1
   done
-  [ -z "$reader" ] || wait "$reader" || true
-  reader=
+  group=
 }
 
 finish() {
-  [ -z "$group" ] || { relieve && rmdir "$group"; } || true
+  relieve
   [ -z "$node" ] || { kill "$node" && wait "$node"; } 2>/dev/null || true
   rm -rf "$work"
 }
@@ -47,15 +48,8 @@ else
 fi
 mkdir "$group" && echo $((24 << 20)) >"$group/$limit" || { group=; echo "no memory control group can be made: be root" >&2; exit 75; }
 
-"$cloister" __node --data "$work/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 2>"$work/log" &
-node=$!
-for _ in $(seq 100); do
-  [ -s "$work/data/endpoints.json" ] && break
-  sleep 0.1
-done
-field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/data/endpoints.json" "$1"; }
-listen=$(field listen)
-export CLOISTER_URL=http://$(field admin) CLOISTER_TOKEN=$(cat "$work/data/admin-token")
+start_node "$cloister" "$work"
+export CLOISTER_URL=$url CLOISTER_TOKEN=$token
 ready() { "$cloister" status --json | python3 -c 'import json, sys; print(*sorted(vm["app"] for vm in json.load(sys.stdin)["vms"] if vm["state"] == "ready"))'; }
 ask() { curl --silent --show-error --fail -H "host: $1.localhost" "http://$listen/"; }
 
@@ -74,7 +68,6 @@ done
   done
   wait
 ) &
-reader=$!
 for _ in $(seq 300); do
   if grep -q "memory is short: idle VMs are given up" "$work/log" && [[ " $(ready) " != *" one "* ]]; then
     relieve

@@ -6,14 +6,15 @@
 #
 # Prints what each query gives. Fails when the node is not scraped, a query gives nothing, or promtool dislikes the page.
 set -euo pipefail
+. "$(dirname "$0")/node.sh"
 
 die() { echo "prometheus.sh: $*" >&2; exit 1; }
 for tool in prometheus promtool curl python3; do command -v "$tool" >/dev/null || die "$tool is needed"; done
 
 folder=$(mktemp -d)
-started=()
+started=() node=
 stop() {
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
+  for pid in "${started[@]}" $node; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
   rm -rf "$folder"
 }
 trap stop EXIT
@@ -35,20 +36,15 @@ until_it() {
   for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
   die "waited 30 s in vain for $what"
 }
-member() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
 
 if [ -n "$cloister" ]; then
-  data=$folder/data
-  "$cloister" __node --data "$data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 2>"$folder/node.log" &
-  started+=($!)
-  until_it "the node" test -s "$data/endpoints.json"
-  url=http://$(member "$data/endpoints.json" admin)
-  token=$data/admin-token
-  export CLOISTER_URL=$url CLOISTER_TOKEN
-  CLOISTER_TOKEN=$(cat "$token")
+  start_node "$cloister" "$folder"
+  export CLOISTER_URL=$url CLOISTER_TOKEN=$token
+  # From here on it is the file that holds it.
+  token=$folder/data/admin-token
   "$cloister" deploy "$(dirname "$0")/../examples/rust-hello/rust-hello.wasm" --app hello --json >/dev/null
   for _ in 1 2 3 4 5; do
-    curl -sf -o /dev/null -H 'host: hello.localhost' "http://$(member "$data/endpoints.json" listen)/"
+    curl -sf -o /dev/null -H 'host: hello.localhost' "http://$listen/"
   done
   queries+=(
     'cloister_app_requests_total{app="hello",class="2xx"} == 5'
